@@ -1,0 +1,146 @@
+"""Put load on a running chapter and read what it did, one row per request.
+
+Locust runs as a process of its own: imported into a notebook's kernel it hangs it.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import requests
+
+from lab.chapters import LabError
+
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+ENDED = ("SUCCESS", "FAILURE", "REVOKED")
+
+
+class Visit:
+    """What a visitor saw: `rows`, filled when the visit is over (see `visitor`)."""
+
+    rows: pd.DataFrame
+
+    def during(self, begin: float, end: float) -> pd.DataFrame:
+        """The requests that were due between two times (seconds since the epoch)."""
+        return self.rows[self.rows.start.between(begin, end)]
+
+
+@contextmanager
+def visitor(url: str, rate: float = 20.0) -> Iterator[Visit]:
+    """A visitor that asks `url`/ping `rate` times a second while the block runs.
+
+    Arrivals are open: the next request goes out on time even if the last has no answer,
+    and latency counts from the due time. After the block, `visit.rows` is a DataFrame with
+    `start` (seconds since the epoch), `name`, `latency_ms`, `status` and `error`.
+    Raises LabError if Locust fails.
+    """
+    visit = Visit()
+    with tempfile.TemporaryDirectory(prefix="unblocked-") as place:
+        rows = Path(place) / "rows.csv"
+        with locust(url, "Visitor", rows, "--rate", str(rate)) as process:
+            wait_for_rows(process, rows, 3)
+            yield visit
+            process.terminate()
+            finished(process, timeout=90)
+        visit.rows = pd.read_csv(rows)
+
+
+def publish(url: str, *, clients: int, newsletters: int, recipients: int) -> pd.DataFrame:
+    """Send `newsletters` newsletters from `clients` that each wait for the end of theirs.
+
+    A closed loop. Returns one row per request, as `visitor` does; the rows named
+    `newsletter` run from the POST to the end of the job.
+    Raises LabError if Locust fails or does not finish.
+    """
+    with tempfile.TemporaryDirectory(prefix="unblocked-") as place:
+        rows = Path(place) / "rows.csv"
+        arguments = ["--count", newsletters, "--recipients", recipients, "-u", clients, "-r", 1000]
+        with locust(url, "Publisher", rows, *map(str, arguments)) as process:
+            finished(process, timeout=120)
+        return pd.read_csv(rows)
+
+
+@contextmanager
+def locust(url: str, user: str, rows: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), user]
+    command += ["--headless", "--only-summary", "--host", url, "--rows", str(rows), "-s", "60"]
+    process = subprocess.Popen(
+        [*command, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def finished(process: "subprocess.Popen[str]", timeout: float) -> None:
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"Locust did not finish within {timeout:g} s.") from error
+    if process.returncode not in (0, 1):  # 1: some requests failed; the rows say which
+        raise LabError(f"Locust ended with {process.returncode}:\n{output}")
+
+
+def wait_for_rows(process: "subprocess.Popen[str]", rows: Path, wanted: int) -> None:
+    deadline = time.monotonic() + 30
+    while not rows.exists() or rows.read_text().count("\n") <= wanted:
+        if process.poll() is not None:
+            finished(process, timeout=5)
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise LabError("Locust sent no request within 30 s.")
+        time.sleep(0.02)
+
+
+def percentile(values: "pd.Series[float]", percent: float) -> float:
+    """The value that `percent` per cent of `values` do not exceed; NaN of none."""
+    return float(values.quantile(percent / 100, interpolation="higher"))
+
+
+def addresses(count: int) -> list[str]:
+    """`count` recipients at example.com."""
+    return [f"reader{n}@example.com" for n in range(count)]
+
+
+def post(url: str, path: str, body: Any, timeout: float = 120.0) -> requests.Response:
+    """POST `body` as JSON."""
+    return requests.post(f"{url}{path}", json=body, timeout=timeout)
+
+
+def finish(url: str, answer: requests.Response, timeout: float = 120.0) -> dict[str, Any]:
+    """The job document at its end, whether the chapter answers at once (202) or then (200).
+
+    Raises LabError for any other answer, or if the job does not end within `timeout` seconds.
+    """
+    if not answer.ok:
+        raise LabError(f"{answer.request.url} answered {answer.status_code}: {answer.text}")
+    job: dict[str, Any] = answer.json()
+    deadline = time.monotonic() + timeout
+    while job["state"] not in ENDED:
+        if time.monotonic() > deadline:
+            raise LabError(f"The job did not end within {timeout:g} s: {job}")
+        time.sleep(0.02)
+        job = requests.get(f"{url}/jobs/{job['id']}", timeout=timeout).json()
+    return job
+
+
+def send_newsletter(url: str, recipients: int = 20) -> dict[str, Any]:
+    """Send a newsletter to sample addresses and return the finished job document."""
+    letter = {"subject": "News", "body": "Hello", "recipients": addresses(recipients)}
+    return finish(url, post(url, "/newsletters", letter))
+
+
+def make_report(url: str, lines: int = 200_000) -> dict[str, Any]:
+    """Have a sample log summarised and return the finished job document."""
+    return finish(url, post(url, "/reports", {"lines": lines}))
