@@ -7,14 +7,13 @@ import csv
 import io
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Any, BinaryIO
+from typing import IO, Annotated, Any
 
+import work
 from flask import Flask, Request, Response, jsonify, request
 from pydantic import AfterValidator, BaseModel, ConfigDict, EmailStr, Field, ValidationError
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, UnsupportedMediaType
-
-import work
 
 LARGEST_UPLOAD = 64 * 1024 * 1024
 LARGEST_JSON = 4 * 1024 * 1024
@@ -55,7 +54,7 @@ class Report:
     """A report to make: of an uploaded log, or of a sample log where there is none."""
 
     lines: int
-    log: BinaryIO | None = None
+    log: IO[bytes] | None = None
 
 
 def read_newsletter(request: Request) -> Newsletter:
@@ -145,7 +144,9 @@ def explain(message: str, given: object) -> str:
 
 def http_error(error: HTTPException) -> Response:
     errors = getattr(error, "errors", None)
-    response = problem(error.code or 500, error.description, **({"errors": errors} if errors else {}))
+    response = problem(
+        error.code or 500, error.description, **({"errors": errors} if errors else {})
+    )
     response.headers.update({k: v for k, v in error.get_headers() if k in ("Allow", "Retry-After")})
     return response
 

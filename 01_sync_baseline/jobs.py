@@ -34,9 +34,7 @@ def start_newsletter(newsletter: Newsletter) -> Job:
     job = add("newsletter", total=len(newsletter.recipients))
     drain(
         job,
-        work.send_newsletter(
-            job.id, newsletter.subject, newsletter.body, newsletter.recipients
-        ),
+        work.send_newsletter(job.id, newsletter.subject, newsletter.body, newsletter.recipients),
     )
     return job
 

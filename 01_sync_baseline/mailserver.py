@@ -95,7 +95,8 @@ def is_nth(turn: int, every: int) -> bool:
 
 
 def cut(server: SMTP) -> str:
-    server.transport.abort()
+    if isinstance(server.transport, asyncio.WriteTransport):
+        server.transport.abort()
     return "421 4.3.0 Closing"
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from email.message import EmailMessage
 from email.utils import formatdate
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 SMTP_HOST = os.environ.get("SMTP_HOST", "127.0.0.1")
 SMTP_PORT = int(os.environ.get("SMTP_PORT", "8025"))
@@ -95,15 +95,16 @@ def send_one(smtp: smtplib.SMTP, mail: EmailMessage) -> tuple[int, str] | None:
     try:
         smtp.send_message(mail)
         return None
-    except smtplib.SMTPRecipientsRefused as error:
-        ((code, reason),) = error.recipients.values()
+    except smtplib.SMTPNotSupportedError as error:
+        return 553, str(error)
     except smtplib.SMTPResponseException as error:
         code, reason = error.smtp_code, error.smtp_error
-    except smtplib.SMTPNotSupportedError as error:
-        code, reason = 553, str(error)
-    if code == 421:  # the server is closing the connection: nothing to do with this recipient
-        raise smtplib.SMTPServerDisconnected(reason)
-    return code, reason.decode(errors="replace") if isinstance(reason, bytes) else reason
+    except smtplib.SMTPRecipientsRefused as error:
+        ((code, reason),) = error.recipients.values()
+    text = reason.decode(errors="replace") if isinstance(reason, bytes) else reason
+    if code == 421:  # the server is closing the connection: that is not about this recipient
+        raise smtplib.SMTPServerDisconnected(text)
+    return code, text
 
 
 # --- The report: it computes (CPU-bound) ---------------------------------------------
@@ -188,7 +189,7 @@ class BoundedCounter:
         return [{"name": k, "requests": c, "bytes": size} for k, (c, size) in ranked[:n]]
 
 
-def read_lines(log: BinaryIO) -> Iterator[str]:
+def read_lines(log: IO[bytes]) -> Iterator[str]:
     """The lines of a log file; one longer than 8 kB is cut there, so it cannot fill the memory."""
     while line := log.readline(LONGEST_LINE):
         cut = len(line) == LONGEST_LINE and not line.endswith(b"\n")
@@ -197,7 +198,7 @@ def read_lines(log: BinaryIO) -> Iterator[str]:
             cut = not rest.endswith(b"\n")
 
 
-def count_lines(log: BinaryIO) -> int:
+def count_lines(log: IO[bytes]) -> int:
     """How many lines `read_lines` will yield; leaves the file at its start."""
     log.seek(0)
     lines, last = 0, b"\n"

@@ -32,7 +32,6 @@ __all__ = [
     "Visit",
     "chapters",
     "finish",
-
     "make_report",
     "percentile",
     "post",

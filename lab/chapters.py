@@ -40,7 +40,9 @@ def folder(number: str) -> Path:
     raise LabError(f"There is no chapter {number!r}. There are: {', '.join(chapters())}.")
 
 
-def start(number: str, *, fixed_ports: bool = False, restart: bool = False, **settings: Any) -> "Chapter":
+def start(
+    number: str, *, fixed_ports: bool = False, restart: bool = False, **settings: Any
+) -> "Chapter":
     """Start a chapter and return it once it answers; use it as a context manager.
 
     `settings` become environment variables (`THREADS=4`). With `restart`, a process that
@@ -73,10 +75,12 @@ class Chapter:
         self.mailbox = Mailbox(f"http://127.0.0.1:{ports['MAILBOX_PORT']}")
         self.ports = ports
         self.ended: dict[str, int] = {}
-        self._pids: dict[str, int] = {}
+        self.pids: dict[str, int] = {}
         self._logs = tempfile.TemporaryDirectory(prefix="unblocked-")
         self.logs = Path(self._logs.name)
-        self.commands = dict(parse_procfile((path / "Procfile").read_text()).processes)
+        self.commands = dict(
+            parse_procfile((path / "Procfile").read_text()).processes  # type: ignore[no-untyped-call]
+        )
         self._start(restart, settings)
 
     def _start(self, restart: bool, settings: dict[str, str]) -> None:
@@ -104,7 +108,7 @@ class Chapter:
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         try:
-            self.wait_until_ready()
+            self.wait_until_ready(ends_are_fatal=True)
         except BaseException:
             self.stop()
             raise
@@ -114,23 +118,29 @@ class Chapter:
         for line in self._supervisor.stdout:
             event = json.loads(line)
             if event["event"] == "started":
-                self._pids[event["name"]] = event["pid"]
+                self.pids[event["name"]] = event["pid"]
             else:
-                self._pids.pop(event["name"], None)
+                self.pids.pop(event["name"], None)
                 self.ended[event["name"]] = event["code"]
 
-    def wait_until_ready(self, timeout: float = 30.0) -> None:
-        """Wait until every port takes connections and `/ping` answers."""
+    def wait_until_ready(self, timeout: float = 30.0, ends_are_fatal: bool = False) -> None:
+        """Wait until every port takes connections and `/ping` answers.
+
+        Raises LabError after `timeout` seconds, or at once, with `ends_are_fatal`, if a
+        process ends.
+        """
         deadline = time.monotonic() + timeout
         while not (all(is_open(port) for port in self.ports.values()) and self.answers()):
-            for name, code in self.ended.items():
+            for name, code in self.ended.items() if ends_are_fatal else ():
                 raise LabError(
                     f"Chapter {self.number}: {name} ended with {describe(code)} before it was "
                     f"ready. Its last lines:\n\n{self.log(name)}"
                 )
             if time.monotonic() > deadline:
                 logs = "\n\n".join(f"{name}:\n{self.log(name)}" for name in self.commands)
-                raise LabError(f"Chapter {self.number} was not ready after {timeout:g} s.\n\n{logs}")
+                raise LabError(
+                    f"Chapter {self.number} was not ready after {timeout:g} s.\n\n{logs}"
+                )
             time.sleep(0.05)
 
     def answers(self, timeout: float = 2.0) -> bool:
@@ -148,11 +158,11 @@ class Chapter:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
     def processes(self, name: str) -> list[psutil.Process]:
-        """Process `name` of the Procfile, then its children. Raises LabError if it is not running."""
+        """Process `name` of the Procfile, then its children. Raises LabError if it has ended."""
         if name not in self.commands:
             raise LabError(f"There is no process {name!r}. There are: {', '.join(self.commands)}.")
         try:
-            process = psutil.Process(self._pids[name])
+            process = psutil.Process(self.pids[name])
             return [process, *process.children(recursive=True)]
         except (KeyError, psutil.NoSuchProcess) as error:
             raise LabError(f"{name} is not running. Its last lines:\n\n{self.log(name)}") from error

@@ -26,10 +26,6 @@ class Visit:
 
     rows: pd.DataFrame
 
-    def during(self, begin: float, end: float) -> pd.DataFrame:
-        """The requests that were due between two times (seconds since the epoch)."""
-        return self.rows[self.rows.start.between(begin, end)]
-
 
 @contextmanager
 def visitor(url: str, rate: float = 20.0) -> Iterator[Visit]:

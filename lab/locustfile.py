@@ -30,7 +30,11 @@ def write_rows(environment: Environment, **_: Any) -> None:
     (Locust's own CsvRequestLogger closes its file when the stop begins, and so forgets
     the requests that waited longest.)
     """
-    rows = csv.writer(environment.parsed_options.rows.open("w", newline="", buffering=1))
+    rows = csv.writer(
+        environment.parsed_options.rows.open(  # type: ignore[union-attr]
+            "w", newline="", buffering=1
+        )
+    )
     rows.writerow(["start", "name", "latency_ms", "status", "error"])
 
     @environment.events.request.add_listener

@@ -1,5 +1,6 @@
 """What a chapter's mail server received, and the faults it is told to have."""
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,22 @@ class Mailbox:
             lost=sum(mails[recipient] == 0 for recipient in recipients),
             twice=sum(mails[recipient] > 1 for recipient in recipients),
         )
+
+    def wait_for(self, mails: int, timeout: float) -> bool:
+        """Wait until at least `mails` have arrived; False if they have not after `timeout` s."""
+        deadline = time.monotonic() + timeout
+        while len(self.messages()) < mails:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def wait_until_quiet(self, seconds: float) -> None:
+        """Wait until no mail has arrived for `seconds`, or a minute has passed."""
+        deadline = time.monotonic() + 60
+        arrived = -1
+        while arrived != (arrived := len(self.messages())) and time.monotonic() < deadline:
+            time.sleep(seconds)
 
     def empty(self) -> None:
         """Throw all messages away."""

@@ -43,6 +43,19 @@ def recorded(name: str) -> dict[str, Any]:
     return document
 
 
+def origin(document: dict[str, Any]) -> str:
+    """One line under a table: with what it was measured, on what, and how to repeat it."""
+    packages = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
+    return (
+        f"<sub>Measured with `{document['command']}` on {document['date']}: "
+        f"{document['machine']}; {packages}.</sub>"
+    )
+
+
+def from_root(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
 def place(keep: bool) -> Path:
     path = RECORDED if keep else LOCAL
     path.mkdir(parents=True, exist_ok=True)

@@ -80,7 +80,8 @@ def report(**event: Any) -> None:
 
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the caller decides when to stop
+        # The caller decides when to stop. (Not SIG_IGN: the children would inherit that.)
+        signal.signal(number, lambda *_: None)
     order = json.loads(sys.stdin.readline())
     supervisor = Supervisor(order["commands"], Path(order["logs"]), order["restart"])
     for name in order["commands"]:

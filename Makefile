@@ -1,0 +1,78 @@
+# Every command a person types. Each sets up what it needs, once.
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& { echo $$python; break; }; done)
+CHAPTERS := $(sort $(wildcard 0[1-5]_*/requirements.txt))
+NUMBERS := $(foreach chapter,$(CHAPTERS),$(firstword $(subst _, ,$(chapter))))
+BIN := .venv/bin
+RUN := PYTHONPATH=. $(BIN)/python -m
+INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --constraint requirements.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help tour test check results diffs lock kill mailbox clean $(NUMBERS)
+
+help:  ## This list
+	@echo "Flask, Unblocked. The commands:"
+	@sed -n 's/^\([a-z0-9 ]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@for number in $(NUMBERS); do echo "  make $$number       Run chapter $$number and say which page to open"; done
+
+tour: .venv/.tour  ## The same measurement in every chapter, and one table
+	@$(RUN) lab tour
+
+test: .venv/.test  ## Every test
+	$(RUN) pytest
+
+check: .venv/.test  ## Style, types, what differs between chapters, numbers in prose
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy lab tests
+	@for chapter in $(dir $(CHAPTERS)); do echo mypy $$chapter; (cd $$chapter && ../$(BIN)/mypy .) || exit 1; done
+	$(RUN) lab stages
+	$(RUN) cogapp --check -r README.md 0*/README.md
+
+$(NUMBERS): .venv/.tour
+	@$(RUN) lab run $@
+
+kill: .venv/.tour  ## Kill a process of the running chapter: make kill NAME=web
+	@$(RUN) lab kill $(or $(NAME),web) --signal $(or $(SIGNAL),SIGKILL)
+
+mailbox: .venv/.tour  ## Who got mail from the running chapter
+	@$(RUN) lab mailbox
+
+results: .venv/.test  ## Measure every figure anew (or FIGURES=01_slots) and put it into the prose
+	$(RUN) lab figures $(FIGURES)
+	$(if $(FIGURES),,$(RUN) lab tour --keep)
+	$(RUN) cogapp -r README.md 0*/README.md
+
+diffs: .venv/.tour  ## Write each chapter's DIFF.md anew
+	@$(RUN) lab stages --write
+
+lock: .venv/.uv  ## Resolve requirements.in into requirements.txt, at today's versions
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
+		--no-header --upgrade --python-version 3.11 requirements.in --output-file requirements.txt
+
+clean:  ## Remove the virtual environment, caches and your own results
+	rm -rf .venv .lab .pytest_cache .ruff_cache .mypy_cache .hypothesis results/local
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Set-up. Each stamp stands for one installed set of packages; all of them come from the
+# lock, whose hashes uv checks.
+
+.venv/.uv: requirements.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed, and none was found. Install one, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "Setting up .venv with $(PYTHON) …"
+	@$(PYTHON) -m venv .venv || { echo "Python's venv module is missing. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.txt > .venv/uv.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt
+	@touch $@
+
+.venv/.tour: .venv/.uv lab/requirements.txt $(CHAPTERS)
+	@echo "Installing what the chapters and the lab need …"
+	@$(INSTALL) $(foreach file,lab/requirements.txt $(CHAPTERS),-r $(file))
+	@touch $@
+
+.venv/.test: .venv/.tour tests/requirements.txt
+	@echo "Installing what the tests need …"
+	@$(INSTALL) -r tests/requirements.txt
+	@touch $@

@@ -1,0 +1,100 @@
+"""The measurements that are the same in every chapter."""
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import requests
+
+from lab.chapters import Chapter, LabError, start
+from lab.load import (
+    addresses,
+    finish,
+    make_report,
+    post,
+    publish,
+    visitor,
+)
+from lab.mailbox import Count
+
+MAIL_DELAY = 0.1
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """A visitor's requests, and when the newsletter and the report were under way."""
+
+    rows: pd.DataFrame
+    newsletter: tuple[float, float]
+    report: tuple[float, float]
+    accepted: float
+    "Seconds until the POST of the newsletter was answered."
+
+    def during(self, span: tuple[float, float]) -> pd.DataFrame:
+        """The requests that were due within `newsletter` or `report`."""
+        return self.rows[self.rows.start.between(*span)]
+
+
+def heartbeat(chapter: Chapter, recipients: int = 20, lines: int = 200_000) -> Heartbeat:
+    """What a visitor feels while a newsletter goes out, then while a report is made."""
+    with visitor(chapter.url, rate=20) as visit:
+        time.sleep(0.5)
+        begun = time.time()
+        letter = {"subject": "News", "body": "Hello", "recipients": addresses(recipients)}
+        answer = post(chapter.url, "/newsletters", letter)
+        accepted = time.time() - begun
+        finish(chapter.url, answer)
+        sent = time.time()
+        time.sleep(0.5)
+        asked = time.time()
+        make_report(chapter.url, lines)
+        made = time.time()
+        time.sleep(0.5)
+    return Heartbeat(visit.rows, (begun, sent), (asked, made), accepted)
+
+
+def throughput(chapter: Chapter, slots: int, rounds: int = 4) -> float:
+    """Newsletters finished per second, over the limit `slots / service time`.
+
+    The service time is arithmetic: 5 mails of 0.2 s each. Twice as many clients as slots
+    keep every slot busy for `rounds` rounds.
+    """
+    recipients, mail_delay = 5, 0.2
+    chapter.mailbox.set(delay=mail_delay)
+    rows = publish(
+        chapter.url, clients=2 * slots, newsletters=rounds * slots, recipients=recipients
+    )
+    jobs = rows[rows.name == "newsletter"]
+    if jobs.error.notna().any():
+        raise LabError(f"Newsletters failed: {jobs.error.dropna().unique()}")
+    end = (jobs.start + jobs.latency_ms / 1000).max()
+    return float(len(jobs) / (end - jobs.start.min()) / (slots / (recipients * mail_delay)))
+
+
+def crash(number: str, process: str, recovers_within: float = 0.0, **settings: Any) -> Count:
+    """`kill -9` of `process` in the middle of a newsletter: who got mail, who got it twice?
+
+    The process is started again, and has `recovers_within` seconds to finish the work by
+    itself; nobody sends the newsletter a second time.
+    """
+    recipients = 20
+    with start(number, restart=True, MAIL_DELAY=MAIL_DELAY, **settings) as chapter:
+        letter = {"subject": "News", "body": "Hello", "recipients": addresses(recipients)}
+        sender = threading.Thread(target=send_and_forget, args=(chapter.url, letter))
+        sender.start()
+        chapter.mailbox.wait_for(recipients // 3, timeout=30)
+        chapter.hurt(process)
+        sender.join()
+        chapter.wait_until_ready()
+        chapter.mailbox.wait_for(recipients, timeout=recovers_within)
+        chapter.mailbox.wait_until_quiet(10 * MAIL_DELAY)
+        return chapter.mailbox.count(addresses(recipients))
+
+
+def send_and_forget(url: str, letter: dict[str, object]) -> None:
+    try:
+        post(url, "/newsletters", letter)
+    except requests.RequestException:
+        pass  # the server was killed before it answered: that is the experiment

@@ -1,0 +1,83 @@
+"""Run one chapter for a person, and hurt it from a second terminal."""
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.markup import escape
+
+from lab.chapters import ROOT, Chapter, LabError, start
+from lab.mailbox import Mailbox
+
+RUNNING = ROOT / ".lab" / "running.json"
+COLORS = ["cyan", "magenta", "green", "yellow", "blue"]
+
+
+def run(number: str) -> None:
+    """Start chapter `number` on its usual ports, show its logs, restart what ends, until Ctrl-C."""
+    console = Console(highlight=False)
+    console.print(f"Starting chapter {number} …")
+    with start(number, fixed_ports=True, restart=True) as chapter:
+        console.print(
+            f"\n  Open [bold]{chapter.url}[/bold] in a browser. Ctrl-C stops everything.\n"
+        )
+        RUNNING.parent.mkdir(exist_ok=True)
+        try:
+            for line in follow(chapter):
+                console.print(line, soft_wrap=True)
+        except KeyboardInterrupt:
+            console.print("Stopping …")
+        finally:
+            RUNNING.unlink(missing_ok=True)
+
+
+def follow(chapter: Chapter) -> Iterator[str]:
+    """New log lines of every process, as they come; never ends."""
+    positions: Counter[str] = Counter()
+    while True:
+        state = {"mailbox": chapter.mailbox.url, "pids": chapter.pids}
+        RUNNING.write_text(json.dumps(state))
+        for name, color in zip(chapter.commands, COLORS, strict=False):
+            with (chapter.logs / f"{name}.log").open(errors="replace") as log:
+                log.seek(positions[name])
+                for line in log:
+                    yield f"[{color}]{name:>10}[/{color}] {escape(line.rstrip())}"
+                positions[name] = log.tell()
+        time.sleep(0.2)
+
+
+def kill(name: str, signal_name: str) -> None:
+    """Send a signal to process `name` of the chapter that `run` runs, and to its children."""
+    pids = running()["pids"]
+    if name not in pids:
+        raise LabError(f"There is no process {name!r} now. There are: {', '.join(pids)}.")
+    os.killpg(pids[name], signal.Signals[signal_name])
+    print(f"Sent {signal_name} to {name}.")
+
+
+def mailbox() -> None:
+    """Print how many mails each newsletter has brought so far, and to how many people."""
+    newsletters: dict[str, list[str]] = {}
+    for message in Mailbox(running()["mailbox"]).messages():
+        job = message["message_id"].partition(".")[0].strip("<")
+        newsletters.setdefault(job, []).append(message["recipient"])
+    if not newsletters:
+        print("The mailbox is empty.")
+    for job, recipients in newsletters.items():
+        people = len(set(recipients))
+        print(f"job {job}: {len(recipients)} mails to {people} people")
+
+
+def running() -> dict[str, Any]:
+    if not RUNNING.exists():
+        raise LabError("No chapter is running. Start one in another terminal, such as: make 01")
+    state: dict[str, Any] = json.loads(RUNNING.read_text())
+    if not any(psutil.pid_exists(pid) for pid in state["pids"].values()):
+        raise LabError("No chapter is running any more. Start one in another terminal: make 01")
+    return state

@@ -1,0 +1,59 @@
+"""What the tests share. In CI a skipped test is a failure: there, nothing may be missing."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lab
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if skips_fail(terminalreporter):
+        terminalreporter.write_line("In CI a skipped test is a failure.", red=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if skips_fail(reporter) and session.exitstatus == 0:
+        session.exitstatus = 1
+
+
+def skips_fail(reporter: Any) -> bool:
+    return bool(os.environ.get("CI") and reporter.stats.get("skipped"))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is; a test that needs it is skipped where there is none."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("No Chromium on PATH. On Debian or Ubuntu: apt-get install chromium")
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(chromium: str) -> dict[str, Any]:
+    """Start the system's Chromium, which may talk to this machine only."""
+    return {
+        "executable_path": chromium,
+        "args": [
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        ],
+    }
+
+
+@pytest.fixture(scope="module", params=lab.chapters())
+def chapter(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
+    """Each chapter in turn, running; its mail server takes no time."""
+    with lab.start(request.param, MAIL_DELAY=0, THREADS=8) as running:
+        yield running
