@@ -133,9 +133,9 @@ def wrong_body(error: ValidationError) -> Response:
 
 
 def name_of(location: tuple[str | int, ...]) -> str:
-    """`("recipients", 3)` → `recipients[3]`; the whole body is `body`."""
+    """`("recipients", 3)` → `recipients[3]`; none at all → `whole body`."""
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return name.lstrip(".") or "body"
+    return name.lstrip(".") or "whole body"
 
 
 def explain(message: str, given: object) -> str:

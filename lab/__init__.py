@@ -14,11 +14,13 @@ import them. Times are in milliseconds where a name ends in `_ms`, else in secon
 from lab.chapters import Chapter, LabError, chapters, start
 from lab.load import (
     Visit,
+    addresses,
     finish,
     make_report,
     percentile,
     post,
     publish,
+    sample_log,
     send_newsletter,
     visitor,
 )
@@ -30,6 +32,7 @@ __all__ = [
     "LabError",
     "Mailbox",
     "Visit",
+    "addresses",
     "chapters",
     "finish",
     "make_report",
@@ -38,6 +41,7 @@ __all__ = [
     "publish",
     "record",
     "recorded",
+    "sample_log",
     "send_newsletter",
     "start",
     "visitor",

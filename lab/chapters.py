@@ -101,6 +101,7 @@ class Chapter:
             text=True,
             start_new_session=True,
         )
+        self.supervisor_pid = self._supervisor.pid
         order = {"commands": self.commands, "logs": str(self.logs), "restart": restart}
         assert self._supervisor.stdin is not None
         self._supervisor.stdin.write(json.dumps(order) + "\n")

@@ -3,6 +3,7 @@
 Locust runs as a process of its own: imported into a notebook's kernel it hangs it.
 """
 
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 import pandas as pd
 import requests
 
-from lab.chapters import LabError
+from lab.chapters import LabError, folder
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 ENDED = ("SUCCESS", "FAILURE", "REVOKED")
@@ -107,6 +108,13 @@ def percentile(values: "pd.Series[float]", percent: float) -> float:
 def addresses(count: int) -> list[str]:
     """`count` recipients at example.com."""
     return [f"reader{n}@example.com" for n in range(count)]
+
+
+def sample_log(number: str, lines: int) -> Iterator[str]:
+    """The sample log of chapter `number`, line by line."""
+    module = runpy.run_path(str(folder(number) / "samples.py"))
+    log: Iterator[str] = module["sample_log"](lines)
+    return log
 
 
 def post(url: str, path: str, body: Any, timeout: float = 120.0) -> requests.Response:

@@ -47,24 +47,25 @@ class Supervisor:
                 if process.poll() is not None:
                     report(event="ended", name=name, code=process.returncode)
                     del self.running[name]
-                    end_group(process.pid, signal.SIGKILL)
+                    signal_group(process.pid, signal.SIGKILL)
                     if self.restart and not self.stopping.wait(0.5):
                         self.start(name)
 
     def stop(self) -> None:
         for process in self.running.values():
-            end_group(process.pid, signal.SIGTERM)
+            signal_group(process.pid, signal.SIGTERM)
+            signal_group(process.pid, signal.SIGCONT)  # a frozen process cannot obey
         deadline = time.monotonic() + GRACE
         for process in self.running.values():
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 pass
-            end_group(process.pid, signal.SIGKILL)
+            signal_group(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def end_group(pid: int, number: signal.Signals) -> None:
+def signal_group(pid: int, number: signal.Signals) -> None:
     try:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):  # macOS says "permission" for a dead group

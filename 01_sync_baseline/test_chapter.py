@@ -1,0 +1,239 @@
+"""The chapter's own tests. Run them here with: python -m pytest"""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import jobs
+import mailserver
+import pytest
+import work
+from app import app
+from flask.testing import FlaskClient
+
+LETTER = {
+    "subject": "News",
+    "body": "Hello",
+    "recipients": ["ann@example.com", "bob@example.com", "cas@example.com"],
+}
+LOG = b"""\
+192.0.2.1 - - [02/Nov/2026:09:00:00 +0000] "GET /news?page=2 HTTP/1.1" 200 100 "-" "Firefox"
+192.0.2.1 - ann [02/Nov/2026:09:59:59 +0000] "GET /news HTTP/1.1" 304 -
+this is not a log line
+198.51.100.7 - - [02/Nov/2026:23:00:00 +0000] "POST / HTTP/1.1" 500 7
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        port: int = opened.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def mailbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[mailserver.Mailbox]:
+    """A mail server that takes no time, on a port of its own."""
+    box = mailserver.Mailbox()
+    box.faults.delay = 0
+    port = free_port()
+    monkeypatch.setattr(work, "SMTP_PORT", port)
+    smtp = mailserver.open_smtp(box, port)
+    yield box
+    smtp.stop()
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    jobs.jobs.clear()
+    return app.test_client()
+
+
+def test_everyone_gets_one_mail(client: FlaskClient, mailbox: mailserver.Mailbox) -> None:
+    job = client.post("/newsletters", json=LETTER).get_json()
+    assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 3, 3)
+    assert job["result"] == {"sent": 3, "refused": 0, "refusals": []}
+    assert [message["recipient"] for message in mailbox.messages] == LETTER["recipients"]
+    ids = [work.message_id(job["id"], address) for address in LETTER["recipients"]]
+    assert [message["message_id"] for message in mailbox.messages] == ids
+    assert len(set(ids)) == 3
+
+
+def test_a_refused_recipient_is_recorded_and_the_rest_go_on(
+    client: FlaskClient, mailbox: mailserver.Mailbox
+) -> None:
+    mailbox.faults.refuse_addresses = ["bob@example.com"]
+    mailbox.faults.refuse_every = 2  # Cas is the second whose mail is offered
+    result = client.post("/newsletters", json=LETTER).get_json()["result"]
+    assert (result["sent"], result["refused"]) == (1, 2)
+    assert [(r["recipient"], r["code"]) for r in result["refusals"]] == [
+        ("bob@example.com", 550),
+        ("cas@example.com", 451),
+    ]
+
+
+def test_a_mail_server_that_goes_away_is_a_502_that_says_how_many_were_sent(
+    client: FlaskClient, mailbox: mailserver.Mailbox
+) -> None:
+    mailbox.faults.drop_every = 3
+    answer = client.post("/newsletters", json=LETTER)
+    assert answer.status_code == 502
+    assert answer.mimetype == "application/problem+json"
+    assert answer.get_json()["sent"] == 2
+    (job,) = client.get("/jobs").get_json()
+    assert (job["state"], job["done"], job["total"]) == ("FAILURE", 2, 3)
+    assert "2 of 3" in job["error"]
+
+
+def test_a_silent_mail_server_is_given_up(
+    client: FlaskClient, mailbox: mailserver.Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "SMTP_TIMEOUT", 0.2)
+    mailbox.faults.silent = True
+    assert client.post("/newsletters", json=LETTER).status_code == 502
+    assert mailbox.messages == []
+
+
+def test_no_mail_server_at_all_is_a_502(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "SMTP_PORT", free_port())
+    answer = client.post("/newsletters", json=LETTER)
+    assert (answer.status_code, answer.get_json()["sent"]) == (502, 0)
+
+
+def test_a_second_copy_can_be_thrown_away_by_its_id(
+    client: FlaskClient, mailbox: mailserver.Mailbox
+) -> None:
+    for deduplicate in (False, True):
+        mailbox.messages.clear()
+        mailbox.faults.deduplicate = deduplicate
+        for _ in range(2):
+            list(work.send_newsletter("same-job", "News", "Hello", ["ann@example.com"]))
+        # The server has seen the id before the last round, so there it keeps nothing.
+        assert len(mailbox.messages) == (0 if deduplicate else 2)
+
+
+def test_a_cut_answer_leaves_the_mail_with_the_server(
+    client: FlaskClient, mailbox: mailserver.Mailbox
+) -> None:
+    mailbox.faults.cut_answer_every = 2
+    answer = client.post("/newsletters", json=LETTER)
+    assert (answer.status_code, answer.get_json()["sent"]) == (502, 1)
+    assert len(mailbox.messages) == 2
+
+
+def test_subscribers_may_come_as_a_csv_file(
+    client: FlaskClient, mailbox: mailserver.Mailbox
+) -> None:
+    table = b"\xef\xbb\xbfName,Email\r\nAnn,ann@example.com\r\n,bob@example.com\r\n"
+    form = {"subject": "News", "body": "Hello", "subscribers": (io.BytesIO(table), "list.csv")}
+    job = client.post("/newsletters", data=form).get_json()
+    assert job["result"]["sent"] == 2
+    assert {message["recipient"] for message in mailbox.messages} == {
+        "ann@example.com",
+        "bob@example.com",
+    }
+
+
+def test_an_uploaded_log_is_summarised(client: FlaskClient) -> None:
+    job = client.post("/reports", data={"log": (io.BytesIO(LOG), "access.log")}).get_json()
+    assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 4, 4)
+    assert job["result"] == {
+        "lines": 4,
+        "malformed": 1,
+        "bytes": 107,
+        "statuses": {"200": 1, "304": 1, "500": 1},
+        "hours": {"09": 2, "23": 1},
+        "paths": [
+            {"name": "/news", "requests": 2, "bytes": 100},
+            {"name": "/", "requests": 1, "bytes": 7},
+        ],
+        "clients": [
+            {"name": "192.0.2.1", "requests": 2, "bytes": 100},
+            {"name": "198.51.100.7", "requests": 1, "bytes": 7},
+        ],
+        "missed": 0,
+    }
+
+
+def test_jobs_can_be_looked_up_and_are_kept_bounded(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_JOBS", 3)
+    ids = [client.post("/reports", json={"lines": 10}).get_json()["id"] for _ in range(4)]
+    assert [job["id"] for job in client.get("/jobs").get_json()] == ids[:0:-1]
+    assert client.get(f"/jobs/{ids[3]}").get_json()["result"]["lines"] == 10
+    assert client.get(f"/jobs/{ids[0]}").status_code == 404
+
+
+@pytest.mark.parametrize(("threads", "first"), [(1, "newsletter"), (4, "ping")])
+def test_slots_decide_who_waits(threads: int, first: str, tmp_path: Path) -> None:
+    """The Procfile for real: at one slot a visitor waits for the newsletter, at four not."""
+    with running_chapter(tmp_path, THREADS=threads, MAIL_DELAY=0.5) as port:
+        finished: list[str] = []
+        sent = threading.Event()
+
+        def send() -> None:
+            connection = HTTPConnection("127.0.0.1", port, timeout=30)
+            body = b'{"subject": "News", "body": "Hello", "recipients": ["ann@example.com"]}'
+            connection.request("POST", "/newsletters", body, {"Content-Type": "application/json"})
+            sent.set()
+            assert connection.getresponse().status == 200
+            finished.append("newsletter")
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        sent.wait(10)
+        ping(port)
+        finished.append("ping")
+        sender.join(30)
+        assert finished[0] == first
+
+
+@contextmanager
+def running_chapter(logs: Path, **settings: object) -> Iterator[int]:
+    """Run the Procfile on free ports; gives the port of its web process."""
+    port, smtp_port = free_port(), free_port()
+    more = {"SMTP_PORT": smtp_port, "MAILBOX_PORT": free_port(), **settings}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with (logs / "honcho.log").open("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "honcho", "start", "-p", str(port)],
+            cwd=Path(__file__).parent,
+            env={**os.environ, "PATH": path, **{name: str(value) for name, value in more.items()}},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + 30
+            while not (is_open(port) and is_open(smtp_port)):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    pytest.fail(f"The chapter did not start:\n{log.read()}")
+                time.sleep(0.05)
+            yield port
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
+def ping(port: int) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=30) as answer:
+        assert answer.read() == b"pong\n"

@@ -1,0 +1,277 @@
+"""The lab's own promises: it starts, hurts, loads and really stops what it started."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+import lab
+from lab import experiments, results, run
+from lab.chapters import PORTS, Chapter, free_ports
+
+from .conftest import ROOT
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {timeout:g} s"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Chapter]:
+    with lab.start("01", restart=True, MAIL_DELAY=0, THREADS=2) as chapter:
+        yield chapter
+
+
+def made_up(folder: Path, procfile: str) -> Chapter:
+    """Start a made-up chapter with this Procfile."""
+    (folder / "Procfile").write_text(procfile)
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    return Chapter(folder, ports, restart=False, settings={})
+
+
+# --- Starting -------------------------------------------------------------------------
+
+
+def test_two_chapters_run_side_by_side(running: Chapter) -> None:
+    with lab.start("01") as other:
+        assert other.url != running.url
+        assert other.answers()
+        assert running.answers()
+
+
+def test_settings_reach_the_chapter() -> None:
+    with lab.start("01", MAIL_DELAY=0.125) as chapter:
+        faults = requests.get(f"{chapter.mailbox.url}/faults", timeout=30).json()
+        assert faults["delay"] == 0.125
+
+
+def test_a_process_that_dies_at_start_is_named_with_its_last_words(tmp_path: Path) -> None:
+    procfile = "web: echo so it goes; exit 3\nmailserver: sleep 60\n"
+    with pytest.raises(lab.LabError, match=r"(?s)web ended with exit code 3.*so it goes"):
+        made_up(tmp_path, procfile.replace("echo", "sh -c 'echo").replace("3\n", "3'\n"))
+
+
+def test_a_taken_port_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True):
+        monkeypatch.setenv(name, str(port))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("PORT", str(port))
+        with pytest.raises(lab.LabError, match=f"Port {port} is taken.*PORT="):
+            lab.start("01", fixed_ports=True)
+
+
+def test_an_unknown_chapter_lists_those_there_are() -> None:
+    with pytest.raises(lab.LabError, match=r"no chapter '07'.*01"):
+        lab.start("07")
+
+
+# --- Stopping -------------------------------------------------------------------------
+
+
+def test_stop_ends_every_process() -> None:
+    chapter = lab.start("01")
+    processes = [p for name in chapter.commands for p in chapter.processes(name)]
+    assert len(processes) >= 3  # gunicorn, its worker, the mail server
+    chapter.stop()
+    chapter.stop()
+    assert not any(process.is_running() for process in processes)
+
+
+HOLD = """
+import json, sys, time, lab
+chapter = lab.start("01")
+pids = [p.pid for name in chapter.commands for p in chapter.processes(name)]
+print(json.dumps(pids + [chapter.supervisor_pid]), flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_outlives_a_caller_that_is_killed(number: signal.Signals) -> None:
+    caller = subprocess.Popen(
+        [sys.executable, "-c", HOLD],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    )
+    assert caller.stdout is not None
+    pids = json.loads(caller.stdout.readline())
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    caller.send_signal(number)
+    caller.wait(30)
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+
+# --- Hurting --------------------------------------------------------------------------
+
+
+def test_a_killed_process_is_started_again(running: Chapter) -> None:
+    before = running.processes("web")[0].pid
+    running.hurt("web")
+    wait_until(lambda: running.pids.get("web", before) != before)
+    running.wait_until_ready()
+    assert running.ended["web"] == -signal.SIGKILL
+
+
+def test_only_the_children_are_hurt(running: Chapter) -> None:
+    master, *workers = running.processes("web")
+    running.hurt("web", children=True)
+    wait_until(lambda: not any(worker.is_running() for worker in workers))
+    running.wait_until_ready()
+    assert running.processes("web")[0] == master
+
+
+def test_a_frozen_process_thaws(running: Chapter) -> None:
+    running.hurt("web", "SIGSTOP")
+    try:
+        assert not running.answers(timeout=0.3)
+    finally:
+        running.hurt("web", "SIGCONT")
+    assert running.answers(timeout=10)
+
+
+def test_an_unknown_process_lists_those_there_are(running: Chapter) -> None:
+    with pytest.raises(lab.LabError, match="no process 'wbe'.*web, mailserver"):
+        running.hurt("wbe")
+
+
+def test_an_unknown_fault_is_refused(running: Chapter) -> None:
+    with pytest.raises(ValueError, match="colour"):
+        running.mailbox.set(colour="red")
+    with pytest.raises(ValueError, match="delay"):
+        running.mailbox.set(delay=-1)
+
+
+# --- Loading --------------------------------------------------------------------------
+
+
+def test_a_visitor_keeps_coming_while_the_server_stalls(running: Chapter) -> None:
+    """Open arrivals: a stall of one second is felt by all who came in it, and they are counted."""
+    rate = 40
+    with lab.visitor(running.url, rate) as visit:
+        begin = time.time()
+        running.hurt("web", "SIGSTOP")
+        time.sleep(1)  # the stall itself
+        running.hurt("web", "SIGCONT")
+        end = time.time()
+    stalled = visit.rows[visit.rows.start.between(begin, end)]
+    assert abs(len(stalled) - rate * (end - begin)) <= 2
+    assert visit.rows.error.isna().all()
+    gaps = visit.rows.start.sort_values().diff().dropna()
+    assert gaps.max() < 2 / rate
+    waited = stalled.start + stalled.latency_ms / 1000
+    assert (waited > end - 0.05).mean() > 0.9
+
+
+def test_every_newsletter_of_a_publisher_is_a_row_and_arrives(running: Chapter) -> None:
+    running.mailbox.empty()
+    rows = lab.publish(running.url, clients=3, newsletters=7, recipients=2)
+    newsletters = rows[rows.name == "newsletter"]
+    assert len(newsletters) == 7
+    assert newsletters.error.isna().all()
+    assert len(running.mailbox.messages()) == 14
+
+
+def test_failed_newsletters_are_rows_with_an_error(running: Chapter) -> None:
+    running.mailbox.set(drop_every=1)
+    try:
+        rows = lab.publish(running.url, clients=1, newsletters=2, recipients=1)
+    finally:
+        running.mailbox.mend()
+    newsletters = rows[rows.name == "newsletter"]
+    assert len(newsletters) == 2
+    assert newsletters.error.notna().all()
+
+
+def test_the_percentile_is_a_value_that_was_measured() -> None:
+    import pandas as pd
+
+    values = pd.Series(range(1, 101), dtype=float)
+    assert lab.percentile(values, 99) == 100 * 0.99 or lab.percentile(values, 99) == 100
+    assert lab.percentile(values, 50) in (50, 51)
+
+
+def test_a_job_that_does_not_end_is_given_up(running: Chapter) -> None:
+    answer = requests.Response()
+    answer.status_code = 202
+    answer._content = b'{"id": "nobody", "state": "PENDING"}'
+    with pytest.raises(lab.LabError, match="did not end"):
+        lab.finish(running.url, answer, timeout=0)
+
+
+# --- Counting and recording -----------------------------------------------------------
+
+
+def test_the_mailbox_counts_lost_and_twice(running: Chapter) -> None:
+    running.mailbox.empty()
+    job = lab.send_newsletter(running.url, recipients=3)
+    again = lab.send_newsletter(running.url, recipients=2)
+    recipients = lab.addresses(4)
+    assert running.mailbox.count(recipients, job["id"]).lost == 1
+    everything = running.mailbox.count(recipients)
+    assert (everything.due, everything.received) == (4, 5)
+    assert (everything.lost, everything.twice) == (1, 2)
+    assert running.mailbox.count(recipients, again["id"]).twice == 0
+
+
+def test_a_crash_loses_what_was_not_sent() -> None:
+    count = experiments.crash("01", "web", THREADS=1)
+    assert count.due == 20
+    assert 0 < count.lost < 20
+    assert (count.lost + count.received, count.twice) == (20, 0)
+
+
+def test_a_record_says_with_what_it_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "LOCAL", tmp_path / "local")
+    document = json.loads(lab.record("try", {"answer": 42}, "make try").read_text())
+    assert document["figures"] == {"answer": 42}
+    assert document["command"] == "make try"
+    assert re.fullmatch(r"\d+ cores, \d+ GiB, \w+ \w+", document["machine"])
+    assert {"python", "flask", "gunicorn", "locust"} <= set(document["versions"])
+    assert document["date"]
+
+
+# --- For a person ---------------------------------------------------------------------
+
+
+def test_make_01_says_the_page_and_can_be_hurt_from_a_second_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    environment = {**os.environ, **{name: str(port) for name, port in ports.items()}}
+    command = [sys.executable, "-m", "lab", "run", "01"]
+    with (tmp_path / "out").open("w+") as out:
+        person = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
+        try:
+            url = f"http://127.0.0.1:{ports['PORT']}"
+            wait_until(lambda: url in (tmp_path / "out").read_text())
+            wait_until(run.RUNNING.exists)
+            lab.send_newsletter(url, recipients=2)
+            run.mailbox()
+            assert "2 mails to 2 people" in capsys.readouterr().out
+            run.kill("web", "SIGKILL")
+            wait_until(lambda: (tmp_path / "out").read_text().count("Booting worker") == 2)
+            with pytest.raises(lab.LabError, match="no process 'nobody'"):
+                run.kill("nobody", "SIGKILL")
+        finally:
+            person.send_signal(signal.SIGINT)
+            person.wait(30)
+    with pytest.raises(lab.LabError, match="No chapter is running"):
+        run.mailbox()
