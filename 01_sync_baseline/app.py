@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from flask import Flask, Response, jsonify, render_template, request
+from werkzeug.exceptions import NotFound
+
 import contract
 import jobs
-from flask import Flask, Response, jsonify, render_template, request
 from samples import sample_subscribers
-from werkzeug.exceptions import NotFound
 
 app = Flask(__name__)
 contract.install(app)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import IO, Annotated, Any
 
-import work
 from flask import Flask, Request, Response, jsonify, request
 from pydantic import AfterValidator, BaseModel, ConfigDict, EmailStr, Field, ValidationError
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, UnsupportedMediaType
+
+import work
 
 LARGEST_UPLOAD = 64 * 1024 * 1024
 LARGEST_JSON = 4 * 1024 * 1024

@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
+import pytest
+from flask.testing import FlaskClient
+
 import jobs
 import mailserver
-import pytest
 import work
 from app import app
-from flask.testing import FlaskClient
 
 LETTER = {
     "subject": "News",

@@ -5,11 +5,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import requests
 
 from lab.chapters import Chapter, LabError, start
 from lab.load import (
+    Visit,
     addresses,
     finish,
     make_report,
@@ -26,15 +26,11 @@ MAIL_DELAY = 0.1
 class Heartbeat:
     """A visitor's requests, and when the newsletter and the report were under way."""
 
-    rows: pd.DataFrame
+    visit: Visit
     newsletter: tuple[float, float]
     report: tuple[float, float]
     accepted: float
     "Seconds until the POST of the newsletter was answered."
-
-    def during(self, span: tuple[float, float]) -> pd.DataFrame:
-        """The requests that were due within `newsletter` or `report`."""
-        return self.rows[self.rows.start.between(*span)]
 
 
 def heartbeat(chapter: Chapter, recipients: int = 20, lines: int = 200_000) -> Heartbeat:
@@ -52,7 +48,7 @@ def heartbeat(chapter: Chapter, recipients: int = 20, lines: int = 200_000) -> H
         make_report(chapter.url, lines)
         made = time.time()
         time.sleep(0.5)
-    return Heartbeat(visit.rows, (begun, sent), (asked, made), accepted)
+    return Heartbeat(visit, (begun, sent), (asked, made), accepted)
 
 
 def throughput(chapter: Chapter, slots: int, rounds: int = 4) -> float:

@@ -27,6 +27,10 @@ class Visit:
 
     rows: pd.DataFrame
 
+    def during(self, span: tuple[float, float]) -> pd.DataFrame:
+        """The requests that were due in `span`, in seconds since the epoch."""
+        return self.rows[self.rows.start.between(*span)]
+
 
 @contextmanager
 def visitor(url: str, rate: float = 20.0) -> Iterator[Visit]:

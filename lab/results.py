@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import statistics
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,16 @@ def recorded(name: str) -> dict[str, Any]:
     """The recorded document `results/<name>.json`; its numbers are under `figures`."""
     document: dict[str, Any] = json.loads((RECORDED / f"{name}.json").read_text())
     return document
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, smallest and largest of repeated measurements."""
+    return {
+        "median": round(statistics.median(values), 3),
+        "min": round(min(values), 3),
+        "max": round(max(values), 3),
+        "runs": len(values),
+    }
 
 
 def origin(document: dict[str, Any]) -> str:

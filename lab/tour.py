@@ -32,6 +32,7 @@ class Stop:
 STOPS = [
     Stop("01", "01, one slot", 1, "web", {"THREADS": 1}),
     Stop("01", "01, four slots", 4, "web", {"THREADS": 4}),
+    Stop("02", "02, push", 4, "web", {"JOB_SLOTS": 4}),
 ]
 
 
@@ -86,7 +87,7 @@ def visit(stop: Stop, say: Callable[[str], None]) -> tuple[Row, experiments.Hear
     count = experiments.crash(stop.chapter, stop.process, stop.recovers_within, **stop.settings)
 
     def p99(span: tuple[float, float]) -> float:
-        return percentile(beat.during(span).latency_ms, 99)
+        return percentile(beat.visit.during(span).latency_ms, 99)
 
     row = Row(
         label=stop.label,
@@ -147,10 +148,10 @@ def to_markdown() -> str:
 def draw(visited: list[tuple[Row, experiments.Heartbeat]]) -> Figure:
     """One heartbeat under the other: what the visitor felt at each stop."""
     picture, grid = plots.figure(rows=len(visited), width=11, height=2.6 * len(visited) + 0.6)
-    longest = max(beat.rows.start.max() - beat.rows.start.min() for _, beat in visited)
+    longest = max(beat.visit.rows.start.max() - beat.visit.rows.start.min() for _, beat in visited)
     for (row, beat), axes in zip(visited, grid[:, 0], strict=True):
-        begin = beat.rows.start.min()
-        plots.heartbeat(axes, beat.rows, begin)
+        begin = beat.visit.rows.start.min()
+        plots.heartbeat(axes, beat.visit.rows, begin)
         for (left, right), label, color in (
             (beat.newsletter, "newsletter", plots.ORANGE),
             (beat.report, "report", plots.GREEN),
