@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ import requests
 
 from lab import experiments
 from lab.chapters import Chapter, folder, free_ports, is_open, start
-from lab.load import addresses, finish, percentile, post, visitor
+from lab.load import ENDED, addresses, finish, percentile, post, visitor
 from lab.results import spread
 from lab.watch import Watcher
 
@@ -44,40 +45,30 @@ def push_latency() -> dict[str, Any]:
     return {t: {name: spread(v) for name, v in times.items()} for t, times in found.items()}
 
 
-def requests_per_job() -> dict[str, Any]:
-    """HTTP requests that the server sees for one job of 20 mails of 0.2 s, by way of following.
+WAYS = {"asking": None, "polling": "polling", "upgrade": "", "websocket": "websocket"}
 
-    Counted in the server's own access log, after the client has left.
-    """
-    return {
-        way: spread([float(count_requests(way)) for _ in range(3)])
-        for way in ("asking", "polling", "websocket")
-    }
+
+def requests_per_job() -> dict[str, Any]:
+    """HTTP requests that the server gets for one job of 20 mails of 0.2 s, by way of following."""
+    return {way: spread([float(count_requests(way)) for _ in range(3)]) for way in WAYS}
 
 
 def count_requests(way: str) -> int:
-    with start("02", GUNICORN_CMD_ARGS="--access-logfile -") as chapter:
+    """How many requests following one job takes; `asking` asks for it twice a second."""
+    config = Path(__file__).with_name("count_requests.py")
+    with start("02", GUNICORN_CMD_ARGS=f"--config {config}") as chapter:
         job = newsletter(chapter, 20)
-        if way == "asking":
-            while requests.get(f"{chapter.url}/jobs/{job}", timeout=30).json()["state"] not in (
-                "SUCCESS",
-                "FAILURE",
-            ):
+        transport = WAYS[way]
+        if transport is None:
+            url = f"{chapter.url}/jobs/{job}"
+            while requests.get(url, timeout=30).json()["state"] not in ENDED:
                 time.sleep(0.5)
         else:
-            with Watcher(chapter.url, way) as watcher:
+            with Watcher(chapter.url, transport) as watcher:
                 watcher.watch(job)
                 watcher.wait_for_end(job)
-        log = wait_for_log(chapter)
-    return sum("/socket.io/" in line or f"/jobs/{job}" in line for line in log.splitlines())
-
-
-def wait_for_log(chapter: Chapter) -> str:
-    """The access log once it has not grown for half a second."""
-    log = ""
-    while log != (log := chapter.log("web", lines=10_000)) or not log:
-        time.sleep(0.5)
-    return log
+        lines = chapter.log("web", lines=10_000).splitlines()
+    return sum("REQUEST /socket.io/" in line or f"REQUEST /jobs/{job}" in line for line in lines)
 
 
 def fan_out() -> dict[str, Any]:

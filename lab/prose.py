@@ -77,3 +77,109 @@ def log_growth() -> str:
     ]
     heading = ["lines", "lines a second", "time", "peak memory"]
     return table(heading, rows) + under(document, "Median of five runs. ")
+
+
+# --- Chapter 02 -----------------------------------------------------------------------
+
+
+def async_views() -> str:
+    document = recorded("02_async_views")
+    rows = [
+        [f"`{label}`", seconds(server["sync"]), seconds(server["async"])]
+        for label, server in document["figures"].items()
+        if label != "one request"
+    ]
+    heading = ["ten requests of 0.2 s at once", "`def`, `time.sleep`", "`async def`, `await`"]
+    return table(heading, rows) + under(document, "Seconds until all ten are answered. ")
+
+
+def gather() -> str:
+    document = recorded("02_async_views")
+    one = document["figures"]["one request"]
+    rows = [
+        ["one by one", "10 × 0.2 s = 2.0 s", seconds(one["one-by-one"])],
+        ["together, with `gather`", "0.2 s", seconds(one["together"])],
+    ]
+    return table(["one request asks ten mail servers", "limit", "measured"], rows) + under(document)
+
+
+def seconds(spread: dict[str, float]) -> str:
+    return f"{spread['median']:.2f} s ({spread['min']:.2f}–{spread['max']:.2f})"
+
+
+def requests_per_job() -> str:
+    document = recorded("02_requests_per_job")
+    names = {
+        "asking": "the page asks twice a second",
+        "polling": "push over long polling",
+        "upgrade": "push over WebSocket, after a first poll",
+        "websocket": "push over WebSocket only",
+    }
+    rows = [
+        [names[way], f"{count['median']:.0f} ({count['min']:.0f}–{count['max']:.0f})"]
+        for way, count in document["figures"].items()
+    ]
+    heading = ["following one newsletter of 20 mails", "HTTP requests"]
+    return table(heading, rows) + under(document)
+
+
+def push_latency() -> str:
+    document = recorded("02_push_latency")
+    names = {"websocket": "WebSocket", "polling": "long polling"}
+    rows = [
+        [names[transport], ms(times["p50"]), ms(times["p99"])]
+        for transport, times in document["figures"].items()
+    ]
+    heading = ["from a step done to its receipt", "p50", "p99"]
+    text = "Five jobs of 40 steps at once, five runs: median (smallest–largest). "
+    return table(heading, rows) + under(document, text)
+
+
+def fan_out() -> str:
+    document = recorded("02_fan_out")
+    figures = document["figures"]
+    memory = figures["kib_a_client"]
+    rows = [
+        [
+            str(figures["clients"]),
+            ms(figures["all_have_it_ms"]),
+            f"{memory['median']:.0f} KiB ({memory['min']:.0f}–{memory['max']:.0f})",
+        ]
+    ]
+    heading = ["clients that watch one job", "until the last has an event", "memory a client"]
+    return table(heading, rows) + under(document)
+
+
+def visitors_during_reports() -> str:
+    document = recorded("02_visitors")
+    rows = [
+        [reports, ms(times["p50"]), ms(times["p99"])]
+        for reports, times in document["figures"].items()
+    ]
+    heading = ["reports at the same time", "visitor's p50", "visitor's p99"]
+    return table(heading, rows) + under(document, "Median of five runs (smallest–largest). ")
+
+
+def two_workers() -> str:
+    document = recorded("02_two_workers")
+    names = {"polling": "long polling", "websocket": "WebSocket only"}
+    rows = []
+    for key, heard in document["figures"].items():
+        workers, transport = key.split()
+        rows.append([f"{workers}, {names[transport]}", f"{heard} of 10"])
+    heading = ["web processes and transport", "clients that work"]
+    return table(heading, rows) + under(document)
+
+
+def crash_02() -> str:
+    document = recorded("02_crash")
+    figures = document["figures"]
+    lost, twice = figures["lost"], figures["twice"]
+    rows = [
+        [
+            f"{figures['mails']}",
+            f"{lost['median']:.0f} ({lost['min']:.0f}–{lost['max']:.0f})",
+            f"{twice['median']:.0f}",
+        ]
+    ]
+    return table(["mails", "lost", "sent twice"], rows) + under(document)
