@@ -27,7 +27,10 @@ def one_line(text: str) -> str:
 
 
 def without_repeats(addresses: list[str]) -> list[str]:
-    return list({address.casefold(): address for address in reversed(addresses)}.values())[::-1]
+    first: dict[str, str] = {}
+    for address in addresses:
+        first.setdefault(address.casefold(), address)
+    return list(first.values())
 
 
 class Newsletter(BaseModel):

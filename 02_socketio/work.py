@@ -22,6 +22,7 @@ SENDER = os.environ.get("SENDER", "postroom@example.com")
 LINES_PER_STEP = 2_000
 LONGEST_LINE = 8_192
 MOST_KEYS = 10_000
+LONGEST_NAME = 200
 
 
 class Step(NamedTuple):
@@ -140,7 +141,7 @@ def analyse_log(lines: Iterable[str], total: int) -> Iterator[Step]:
             statuses[status] += 1
             hours[hour] += 1
             paths.add(path_of(request), sent_bytes)
-            clients.add(client, sent_bytes)
+            clients.add(client[:LONGEST_NAME], sent_bytes)
         if done % LINES_PER_STEP == 0:
             yield Step(done, total, None)
     yield Step(
@@ -162,7 +163,7 @@ def analyse_log(lines: Iterable[str], total: int) -> Iterator[Step]:
 def path_of(request: str) -> str:
     """`GET /news?page=2 HTTP/1.1` → `/news`; a request that is not HTTP counts as `-`."""
     words = request.split(" ", 2)
-    return words[1].partition("?")[0][:200] if len(words) > 1 else "-"
+    return words[1].partition("?")[0][:LONGEST_NAME] if len(words) > 1 else "-"
 
 
 class BoundedCounter:

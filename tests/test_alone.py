@@ -54,5 +54,5 @@ def test_a_chapter_alone_passes_its_own_tests(number: str, tmp_path: Path) -> No
 def test_a_chapter_imports_nothing_of_ours(number: str) -> None:
     for name, text in tracked(folder(number)).items():
         if name.endswith(".py"):
-            assert "import lab" not in text, name
-            assert "from lab" not in text, name
+            assert b"import lab" not in text, name
+            assert b"from lab" not in text, name
