@@ -5,6 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 	&& { echo $$python; break; }; done)
 CHAPTERS := $(sort $(wildcard 0[1-5]_*/requirements.txt))
 NUMBERS := $(foreach chapter,$(CHAPTERS),$(firstword $(subst _, ,$(chapter))))
+NODE := $(foreach lock,$(wildcard 0[1-5]_*/package-lock.json),$(dir $(lock))node_modules/.ready)
 BIN := .venv/bin
 RUN := PYTHONPATH=. $(BIN)/python -m
 INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --constraint requirements.txt
@@ -20,7 +21,7 @@ help:  ## This list
 tour: .venv/.tour  ## The same measurement in every chapter, and one table
 	@$(RUN) lab tour
 
-test: .venv/.test  ## Every test
+test: .venv/.test $(NODE)  ## Every test
 	$(RUN) pytest
 
 check: .venv/.test  ## Style, types, what differs between chapters, numbers in prose
@@ -31,7 +32,7 @@ check: .venv/.test  ## Style, types, what differs between chapters, numbers in p
 	$(RUN) lab stages
 	$(RUN) cogapp --check -r README.md 0*/README.md
 
-$(NUMBERS): .venv/.tour
+$(NUMBERS): .venv/.tour $(NODE)
 	@$(RUN) lab run $@
 
 kill: .venv/.tour  ## Kill a process of the running chapter: make kill NAME=web
@@ -53,7 +54,7 @@ lock: .venv/.uv  ## Resolve requirements.in into requirements.txt, at today's ve
 		--no-header --upgrade --python-version 3.11 requirements.in --output-file requirements.txt
 
 clean:  ## Remove the virtual environment, caches and your own results
-	rm -rf .venv .lab .pytest_cache .ruff_cache .mypy_cache .hypothesis results/local
+	rm -rf .venv .lab 0*/node_modules .pytest_cache .ruff_cache .mypy_cache .hypothesis results/local
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up. Each stamp stands for one installed set of packages; all of them come from the
@@ -71,6 +72,11 @@ clean:  ## Remove the virtual environment, caches and your own results
 	@echo "Installing what the chapters and the lab need …"
 	@$(INSTALL) $(foreach file,lab/requirements.txt $(CHAPTERS),-r $(file))
 	@touch $@
+
+# Socket.IO's client for the browser. Without npm the page takes it from its CDN, or asks.
+%/node_modules/.ready: %/package-lock.json
+	@if command -v npm >/dev/null; then (cd $* && npm ci --silent --no-audit --no-fund && touch node_modules/.ready); \
+	else echo "npm is not here: the page of $* takes Socket.IO's client from its CDN."; fi
 
 .venv/.test: .venv/.tour tests/requirements.txt
 	@echo "Installing what the tests need …"

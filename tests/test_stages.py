@@ -186,7 +186,7 @@ def test_a_drop_declared_as_a_change(root: Path) -> None:
 def test_other_line_endings_are_a_change(root: Path) -> None:
     """Files that are declared identical are identical byte by byte."""
     (root / "02_second" / "work.py").write_bytes(b"work\r\n")
-    write_diffs(root)
+    assert "## work.py\n\nOnly its line endings differ.\n" in write_diffs(root)
     assert complaints(root) == ["02_second changes work.py: not declared."]
 
 
@@ -195,7 +195,7 @@ def test_pictures_are_compared_too(root: Path) -> None:
         (root / name / "icon.png").write_bytes(b"\x89PNG\xff")
     assert complaints(root) == []
     (root / "02_second" / "icon.png").write_bytes(b"\x89PNG\xfe")
-    write_diffs(root)
+    assert "## icon.png\n\nNot text: its content differs.\n" in write_diffs(root)
     assert complaints(root) == ["02_second changes icon.png: not declared."]
 
 
@@ -214,8 +214,10 @@ def test_a_chapter_is_compared_with_the_one_before_it(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["01_first", "02_second"])
 def test_a_chapter_longer_than_its_budget(root: Path, name: str) -> None:
-    """Each has 5 lines of Python, no other lines count, and just the budget is within it."""
-    write(root / name / "README.md", "one more\n" * 50)
+    """Each has 5 lines of Python, nothing else counts, and just the budget is within it."""
+    for chapter in ("01_first", "02_second"):
+        write(root / chapter / "test_chapter.py", "one more\n" * 50)
+        write(root / chapter / "static" / "page.js", "one more\n" * 50)
     assert complaints(root) == []
     declare(root, f'["{name}"]\nbudget = 5', f'["{name}"]\nbudget = 4')
     assert complaints(root) == [f"{name}: 5 lines of Python, the budget is 4."]

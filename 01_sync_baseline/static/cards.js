@@ -13,6 +13,7 @@ export function expect(kind) {
 
 export function forget(card) {
   card.remove();
+  document.querySelector("#no-jobs").hidden = list.children.length > 0;
 }
 
 export function draw(job) {

@@ -19,7 +19,8 @@ async function send(form, request) {
 }
 
 async function loadJobs() {
-  const response = await fetch("/jobs");
+  const response = await fetch("/jobs").catch(() => null);
+  if (!response?.ok) return; // a reload asks again
   for (const job of (await response.json()).reverse()) draw(job);
 }
 

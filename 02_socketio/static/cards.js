@@ -14,6 +14,7 @@ export function expect(kind) {
 
 export function forget(card) {
   card.remove();
+  document.querySelector("#no-jobs").hidden = list.children.length > 0;
 }
 
 const shown = new Map();

@@ -21,7 +21,8 @@ export function startFollowing(draw, say) {
 
 function pushed(watched, hear, say) {
   const transport = new URLSearchParams(location.search).get("transport"); // ?transport=polling
-  const socket = io(transport ? { transports: [transport] } : {});
+  const socket = io({ reconnectionDelayMax: 2000, ...(transport && { transports: [transport] }) });
+  window.postroomSocket = socket; // for your developer tools
   const watch = (id) => socket.emit("watch", { job: id }, (job) => hear(job.id ? job : lost(id, job)));
 
   // Also after a lost connection: the server has forgotten our rooms, so join them again.

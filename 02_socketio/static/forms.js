@@ -48,7 +48,8 @@ export function showErrors(form, { detail = "", errors = [] }) {
     form.elements[name]?.removeAttribute("aria-invalid");
   }
   for (const error of errors) {
-    const name = error.field.split(/[[.]/)[0];
+    let name = error.field.split(/[[.]/)[0];
+    if (name === "recipients" && form.elements.subscribers.files.length) name = "subscribers";
     const place = places.get(name) ?? places.get("");
     if (place.textContent) continue;
     place.textContent = `${error.field}: ${error.detail}`;

@@ -20,6 +20,7 @@ export function startHeartbeat(section) {
 
   const waits = []; // ms, newest last
   let worst = 0;
+  let beats = 0;
   let asked = null; // when the open question was asked
 
   async function ask() {
@@ -27,8 +28,12 @@ export function startHeartbeat(section) {
     const answered = await fetch("/ping", { cache: "no-store" }).then((r) => r.ok, () => false);
     const wait = performance.now() - asked;
     asked = null;
-    if (answered) note(wait);
+    if (answered) {
+      note(wait);
+      section.dataset.beats = ++beats;
+    }
     section.dataset.gone = String(!answered);
+    if (!answered) write("[data-now]", "no answer");
   }
 
   function note(wait) {
@@ -43,6 +48,11 @@ export function startHeartbeat(section) {
     if (waits.length) show();
   }
 
+  function write(place, text) {
+    const node = section.querySelector(place);
+    if (node.textContent !== text) node.textContent = text; // a screen reader reads each change
+  }
+
   function show() {
     const now = waits.at(-1);
     const width = svg.clientWidth - LEFT - RIGHT;
@@ -52,10 +62,9 @@ export function startHeartbeat(section) {
     dot.setAttribute("cx", points.at(-1)[0]);
     dot.setAttribute("cy", points.at(-1)[1]);
     section.classList.toggle("slow", now > SLOW);
-    section.querySelector("[data-now]").textContent = inWords(now);
-    section.querySelector("[data-typical]").textContent = inWords(median(waits));
-    section.querySelector("[data-worst]").textContent = inWords(worst);
-    section.dataset.beats = Number(section.dataset.beats ?? 0) + (asked === null);
+    if (section.dataset.gone !== "true") write("[data-now]", inWords(now));
+    write("[data-typical]", inWords(median(waits)));
+    write("[data-worst]", inWords(worst));
   }
 
   setInterval(tick, INTERVAL);

@@ -32,7 +32,8 @@ async function cancel(event) {
 }
 
 async function loadJobs() {
-  const response = await fetch("/jobs");
+  const response = await fetch("/jobs").catch(() => null);
+  if (!response?.ok) return; // a reload asks again
   for (const job of (await response.json()).reverse()) track(job);
 }
 
