@@ -1,6 +1,7 @@
 """Start a job, look a job up. In this chapter the view itself drains the generator."""
 
 import secrets
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from samples import sample_log
 MOST_JOBS = 200
 
 jobs: dict[str, "Job"] = {}  # in the memory of this process; oldest first
+adding = threading.Lock()  # with more than one slot, two requests may add at the same time
 
 
 @dataclass
@@ -57,9 +59,10 @@ def recent() -> list[Job]:
 
 def add(kind: str, total: int) -> Job:
     job = Job(id=secrets.token_urlsafe(16), kind=kind, total=total)
-    jobs[job.id] = job
-    while len(jobs) > MOST_JOBS:
-        del jobs[next(iter(jobs))]
+    with adding:
+        jobs[job.id] = job
+        while len(jobs) > MOST_JOBS:
+            del jobs[next(iter(jobs))]
     return job
 
 

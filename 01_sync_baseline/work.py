@@ -57,7 +57,7 @@ def send_newsletter(
     total = len(recipients)
     result: dict[str, Any] = {"sent": 0, "refused": 0, "refusals": []}
     try:
-        with smtplib.SMTP(SMTP_HOST, SMTP_PORT, timeout=SMTP_TIMEOUT) as smtp:
+        with smtplib.SMTP(SMTP_HOST, SMTP_PORT, "localhost", timeout=SMTP_TIMEOUT) as smtp:
             for done, recipient in enumerate(recipients, start=1):
                 refused = send_one(smtp, write_mail(job_id, subject, body, recipient))
                 if refused is None:
@@ -163,31 +163,33 @@ def analyse_log(lines: Iterable[str], total: int) -> Iterator[Step]:
 def path_of(request: str) -> str:
     """`GET /news?page=2 HTTP/1.1` → `/news`; a request that is not HTTP counts as `-`."""
     words = request.split(" ", 2)
-    return words[1].partition("?")[0][:LONGEST_NAME] if len(words) > 1 else "-"
+    path = words[1].partition("?")[0][:LONGEST_NAME] if len(words) > 1 else ""
+    return path or "-"
 
 
 class BoundedCounter:
     """Requests and bytes by key, in bounded memory (lossy counting, Manku and Motwani 2002)."""
 
     def __init__(self) -> None:
-        self.counts: dict[str, list[int]] = {}
+        self.counts: dict[str, list[int]] = {}  # requests, bytes, requests missed at most
         self.missed = 0
 
     def add(self, key: str, size: int) -> None:
-        entry = self.counts.setdefault(key, [0, 0])
+        entry = self.counts.setdefault(key, [0, 0, self.missed])
         entry[0] += 1
         entry[1] += size
         if len(self.counts) > 2 * MOST_KEYS:
             self.forget_the_rarest()
 
     def forget_the_rarest(self) -> None:
-        ranked = sorted(self.counts.items(), key=lambda item: item[1], reverse=True)
-        self.missed += ranked[MOST_KEYS][1][0]
+        ranked = sorted(self.counts.items(), key=lambda item: -item[1][0] - item[1][2])
+        count, _, missed = ranked[MOST_KEYS][1]
+        self.missed = count + missed
         self.counts = dict(ranked[:MOST_KEYS])
 
     def top(self, n: int) -> list[dict[str, Any]]:
         ranked = sorted(self.counts.items(), key=lambda item: (-item[1][0], item[0]))
-        return [{"name": k, "requests": c, "bytes": size} for k, (c, size) in ranked[:n]]
+        return [{"name": k, "requests": c, "bytes": size} for k, (c, size, _) in ranked[:n]]
 
 
 def read_lines(log: IO[bytes]) -> Iterator[str]:

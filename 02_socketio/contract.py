@@ -18,6 +18,7 @@ import work
 
 LARGEST_UPLOAD = 64 * 1024 * 1024
 LARGEST_JSON = 4 * 1024 * 1024
+TOO_LARGE = "Too large: a form with its file may have 64 MB, JSON 4 MB."
 
 
 def one_line(text: str) -> str:
@@ -29,7 +30,7 @@ def one_line(text: str) -> str:
 def without_repeats(addresses: list[str]) -> list[str]:
     first: dict[str, str] = {}
     for address in addresses:
-        first.setdefault(address.casefold(), address)
+        first.setdefault(address.lower(), address)
     return list(first.values())
 
 
@@ -147,10 +148,9 @@ def explain(message: str, given: object) -> str:
 
 
 def http_error(error: HTTPException) -> Response:
-    errors = getattr(error, "errors", None)
-    response = problem(
-        error.code or 500, error.description, **({"errors": errors} if errors else {})
-    )
+    more = {"errors": error.errors} if isinstance(error, Problem) else {}
+    detail = TOO_LARGE if error.code == 413 else error.description
+    response = problem(error.code or 500, detail, **more)
     response.headers.update({k: v for k, v in error.get_headers() if k in ("Allow", "Retry-After")})
     return response
 

@@ -21,6 +21,7 @@ ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 
 slots = threading.BoundedSemaphore(int(os.environ.get("JOB_SLOTS", "16")))
 jobs: dict[str, "Job"] = {}  # in the memory of this process; oldest first
+adding = threading.Lock()  # with more than one slot, two requests may add at the same time
 cancelled: set[str] = set()
 log = logging.getLogger(__name__)
 
@@ -81,10 +82,11 @@ def cancel(job: Job) -> None:
 
 def add(kind: str, total: int) -> Job:
     job = Job(id=secrets.token_urlsafe(16), kind=kind, total=total)
-    jobs[job.id] = job
-    ended = [old.id for old in jobs.values() if old.state in ENDED]
-    for job_id in ended[: max(0, len(jobs) - MOST_JOBS)]:
-        del jobs[job_id]
+    with adding:
+        jobs[job.id] = job
+        ended = [old.id for old in jobs.values() if old.state in ENDED]
+        for job_id in ended[: max(0, len(jobs) - MOST_JOBS)]:
+            del jobs[job_id]
     return job
 
 

@@ -8,10 +8,9 @@ what arrived and sets the faults while it runs:
 """
 
 import asyncio
-import email
 import os
 import time
-from email.policy import default
+from email.parser import BytesHeaderParser
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -74,7 +73,7 @@ class Mailbox:
         return "250 OK"
 
     def keep(self, envelope: Envelope) -> None:
-        message = email.message_from_bytes(envelope.original_content or b"", policy=default)
+        message = BytesHeaderParser().parsebytes(envelope.original_content or b"")
         message_id = str(message["Message-ID"])
         if self.faults.deduplicate and message_id in self.seen:
             return

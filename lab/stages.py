@@ -1,6 +1,7 @@
 """Check that chapters differ only as `stages.toml` declares, and write each DIFF.md."""
 
 import difflib
+import os
 import re
 import subprocess
 import tomllib
@@ -32,6 +33,8 @@ def read_stages(path: Path) -> dict[str, dict[str, Any]]:
     for name, stage in stages.items():
         if unknown := set(stage) - known:
             raise LabError(f"{path.name}: [{name}] has unknown keys: {', '.join(sorted(unknown))}.")
+        if missing := {"idea", "budget"} - set(stage):
+            raise LabError(f"{path.name}: [{name}] lacks: {', '.join(sorted(missing))}.")
     return stages
 
 
@@ -48,6 +51,11 @@ def check(root: Path, stages: dict[str, dict[str, Any]]) -> list[str]:
         lines = sum(len(files[file].splitlines()) for file in files if is_code(file))
         if lines > stage["budget"]:
             complaints.append(f"{name}: {lines} lines of Python, the budget is {stage['budget']}.")
+        complaints += [
+            f"{name}/{file} is a symbolic link: commit a copy."
+            for file in files
+            if (root / name / file).is_symlink()
+        ]
         if previous is not None:
             complaints += compare(name, stage, tracked(root / previous), files)
         previous = name
@@ -128,9 +136,12 @@ def changes(before: bytes, after: bytes) -> str:
 
 def tracked(folder: Path) -> dict[str, bytes]:
     """The content of each file below `folder` that git would commit, but README.md and DIFF.md."""
+    # Within a hook git sets GIT_DIR, which would have it list another folder's files.
+    environment = {name: value for name, value in os.environ.items() if "GIT_" not in name}
     listed = subprocess.run(
         ["/usr/bin/env", "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=folder,
+        env=environment,
         capture_output=True,
         check=True,
     ).stdout.decode()

@@ -427,6 +427,16 @@ def test_the_rarest_are_forgotten() -> None:
     assert totals.counter.missed == 1
 
 
+def test_a_busy_key_that_comes_among_many_new_ones_is_listed() -> None:
+    """One that is often forgotten, and comes back, is known by what it may have missed."""
+    old = [(key, 1) for key in "abc" * 3]
+    waves = [(key, 1) for wave in range(20) for key in ["X", "X", *(f"{wave}{n}" for n in "pqr")]]
+    totals = Totals(old + waves)
+    assert "X" in totals.counter.counts
+    assert totals.counter.top(1)[0]["name"] == "X"
+    assert totals.counter.top(1)[0]["requests"] + totals.counter.missed >= 40
+
+
 def test_10_000_keys_are_counted_exactly() -> None:
     """More than 10 000 pages cannot be promised; this many are."""
     counter = work.BoundedCounter()

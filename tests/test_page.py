@@ -230,9 +230,14 @@ def test_at_one_slot_the_heartbeat_stops_during_a_newsletter(
 
 
 def test_at_four_slots_the_heartbeat_does_not_notice(page: Page, four_slots: lab.Chapter) -> None:
-    visit(page, four_slots)
-    assert slow_part(page) < 0.25
-    assert worst_ms(page) < NEWSLETTER_MS / 2
+    measured = []
+    for _ in range(3):  # another program may disturb one measurement, a newsletter disturbs all
+        visit(page, four_slots)
+        part, worst = slow_part(page), worst_ms(page)
+        if part < 0.25 and worst < NEWSLETTER_MS / 2:
+            return
+        measured.append((part, worst))
+    pytest.fail(f"(part of the time that was slow, worst in ms), three times: {measured}")
 
 
 def test_line_climbs_while_the_visitor_waits(page: Page, one_slot: lab.Chapter) -> None:
@@ -258,14 +263,14 @@ def test_heartbeat_says_that_the_server_is_gone_and_that_it_is_back(
 ) -> None:
     heartbeat = postroom.locator("#heartbeat")
     expect(heartbeat).to_have_attribute("data-gone", "false")
-    calm = heartbeat.evaluate("node => getComputedStyle(node).borderTopColor")
+    alarm = postroom.locator("form .error").first.evaluate("node => getComputedStyle(node).color")
     context.set_offline(True)
     expect(heartbeat).to_have_attribute("data-gone", "true")
-    expect(heartbeat).not_to_have_css("border-top-color", calm)
+    expect(heartbeat).to_have_css("border-top-color", alarm)
     expect(heartbeat.locator("[data-now]")).not_to_have_text(TIME)  # colour is not enough
     context.set_offline(False)
     expect(heartbeat).to_have_attribute("data-gone", "false")
-    expect(heartbeat).to_have_css("border-top-color", calm)
+    expect(heartbeat).not_to_have_css("border-top-color", alarm)
     expect(heartbeat.locator("[data-now]")).to_have_text(TIME)
 
 
@@ -456,6 +461,7 @@ def heights(card: Locator) -> list[float]:
     columns: list[float] = card.locator(".hours span").evaluate_all(
         "columns => columns.map(column => column.getBoundingClientRect().height)"
     )
+    assert max(columns) > 40  # px: else there is nothing to see
     return [round(column / max(columns), 2) for column in columns]
 
 

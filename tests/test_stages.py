@@ -106,6 +106,26 @@ def write_diffs(root: Path) -> str:
     return texts["02_second"]
 
 
+def test_a_hook_in_a_linked_worktree_sees_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(root / ".git"))
+    write(root / "02_second" / "__pycache__" / "app.pyc", "ignored")
+    assert complaints(root) == []
+
+
+def test_a_symbolic_link_is_no_copy(root: Path) -> None:
+    (root / "02_second" / "work.py").unlink()
+    (root / "02_second" / "work.py").symlink_to("../01_first/work.py")
+    assert complaints(root) == ["02_second/work.py is a symbolic link: commit a copy."]
+
+
+def test_a_stage_must_have_an_idea_and_a_budget(root: Path) -> None:
+    declare(root, 'budget = 5\nidea = "A thread does the work."\n', "")
+    with pytest.raises(LabError, match=r"\[02_second\] lacks: budget, idea"):
+        complaints(root)
+
+
 # --- As declared ----------------------------------------------------------------------
 
 

@@ -12,9 +12,11 @@ export function takeOver(form, send) {
       showErrors(form, { errors: [{ field: tooLarge.name, detail }] });
       return;
     }
-    form.querySelector("button").disabled = true;
+    const button = form.querySelector("button");
+    button.disabled = true;
     await send(form, toRequest(form));
-    form.querySelector("button").disabled = false;
+    button.disabled = false;
+    if (document.activeElement === document.body) button.focus(); // disabling took it away
   });
 }
 
@@ -53,7 +55,9 @@ export function showErrors(form, { detail = "", errors = [] }) {
     const place = places.get(name) ?? places.get("");
     if (place.textContent) continue;
     place.textContent = `${error.field}: ${error.detail}`;
+    place.id = `${form.id}-${name}-error`;
     form.elements[name]?.setAttribute("aria-invalid", "true");
+    form.elements[name]?.setAttribute("aria-describedby", place.id);
   }
   if (!errors.length) places.get("").textContent = detail;
   form.querySelector("[aria-invalid]")?.focus();
