@@ -53,6 +53,7 @@ def save(picture: Figure, path: Path) -> Path:
 
 def heartbeat(axes: Axes, rows: pd.DataFrame, begin: float) -> None:
     """Draw each request's wait (ms, logarithmic) at the time it was due (s after `begin`)."""
+    rows = rows.sort_values("start")
     axes.plot(rows.start - begin, rows.latency_ms, ".-", color=BLUE, markersize=4, linewidth=1)
     axes.set_yscale("log")
     axes.set_ylim(0.5, 20_000)
