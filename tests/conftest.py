@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,13 @@ def chapter(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
     """Each chapter in turn, running; its mail server takes no time."""
     with lab.start(request.param, MAIL_DELAY=0, THREADS=8) as running:
         yield running
+
+
+@contextmanager
+def silent(chapter: lab.Chapter) -> Iterator[None]:
+    """Until the end of the block, the mail server takes a mail and says nothing."""
+    chapter.mailbox.set(silent=True)
+    try:
+        yield
+    finally:
+        chapter.mailbox.set(silent=False)

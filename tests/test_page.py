@@ -7,7 +7,6 @@ test has looked.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from playwright.sync_api import (
 )
 
 import lab
+
+from .conftest import silent
 
 MAILS, MAIL_DELAY = 20, 0.1
 NEWSLETTER_MS = 1000 * MAILS * MAIL_DELAY
@@ -102,16 +103,6 @@ def visit(page: Page, chapter: lab.Chapter) -> Page:
     drawn = "number => document.querySelectorAll('#jobs article').length === number"
     page.wait_for_function(drawn, arg=len(recent_jobs(chapter)))
     return page
-
-
-@contextmanager
-def silent(chapter: lab.Chapter) -> Iterator[None]:
-    """Until the end of the block, the mail server takes a mail and says nothing."""
-    chapter.mailbox.set(silent=True)
-    try:
-        yield
-    finally:
-        chapter.mailbox.set(silent=False)
 
 
 def recent_jobs(chapter: lab.Chapter) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ Where a test looks at a job that is under way, the mail server is silent until i
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from playwright.sync_api import BrowserContext, Page, expect
 import lab
 from lab.chapters import chapters, folder
 from lab.watch import Watcher
+
+from .conftest import silent
 
 PUSHING = [number for number in chapters() if number >= "02"]
 TIMEOUT = 15_000  # ms, for whatever a browser waits for
@@ -32,16 +34,6 @@ def chapter(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
 def mended(chapter: lab.Chapter) -> Iterator[None]:
     yield
     chapter.mailbox.mend()
-
-
-@contextmanager
-def silent(chapter: lab.Chapter) -> Iterator[None]:
-    """Until the end of the block, the mail server takes a mail and says nothing."""
-    chapter.mailbox.set(silent=True)
-    try:
-        yield
-    finally:
-        chapter.mailbox.set(silent=False)
 
 
 def newsletter(chapter: lab.Chapter, recipients: int = 5) -> str:
@@ -272,6 +264,20 @@ def test_the_bar_moves_and_the_page_says_how(
     assert bars(page) == sorted(bars(page))
     assert len(set(bars(page))) > 2  # it moved, and did not jump to the end
     expect(page.locator("#jobs article").first).to_contain_text("5 sent, 0 refused")
+
+
+def test_a_bar_never_goes_back(postroom: Page) -> None:
+    """Documents may come out of order: an older one changes nothing, nor does any after the end."""
+    after = """async (documents) => {
+      const { draw } = await import("/static/cards.js");
+      for (const [state, done] of documents) {
+        draw({ id: "made-up", kind: "newsletter", state, done, total: 9, result: null });
+      }
+      const card = document.querySelector("[data-job=made-up]");
+      return [card.dataset.state, card.querySelector("progress").value];
+    }"""
+    assert postroom.evaluate(after, [["PROGRESS", 5], ["PROGRESS", 3]]) == ["PROGRESS", 5]
+    assert postroom.evaluate(after, [["REVOKED", 6], ["PROGRESS", 7]]) == ["REVOKED", 6]
 
 
 def test_the_heartbeat_does_not_notice_a_newsletter(postroom: Page, chapter: lab.Chapter) -> None:
