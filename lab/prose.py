@@ -167,7 +167,7 @@ def two_workers() -> str:
     for key, heard in document["figures"].items():
         workers, transport = key.split()
         rows.append([f"{workers}, {names[transport]}", f"{heard} of 10"])
-    heading = ["web processes and transport", "clients that work"]
+    heading = ["web processes and transport", "clients that get ten answers"]
     return table(heading, rows) + under(document)
 
 
