@@ -14,12 +14,14 @@ from typing import Any
 
 import psutil
 import requests
+from celery import Celery
 from honcho.environ import parse_procfile
+from kombu.exceptions import KombuError
 
 from lab.mailbox import Mailbox
 
 ROOT = Path(__file__).resolve().parent.parent
-PORTS = {"PORT": 8000, "SMTP_PORT": 8025, "MAILBOX_PORT": 8026}
+PORTS = {"PORT": 8000, "SMTP_PORT": 8025, "MAILBOX_PORT": 8026, "REDIS_PORT": 6379}
 """Every port a chapter listens on: the environment variable and its default."""
 
 
@@ -40,22 +42,49 @@ def folder(number: str) -> Path:
 
 
 def start(
-    number: str, *, fixed_ports: bool = False, restart: bool = False, **settings: Any
+    number: str,
+    *,
+    fixed_ports: bool = False,
+    restart: bool = False,
+    restart_after: float = 0.5,
+    celery_defaults: bool = False,
+    **settings: Any,
 ) -> "Chapter":
     """Start a chapter and return it once it answers; use it as a context manager.
 
     `settings` become environment variables (`THREADS=4`). With `restart`, a process that
-    ends is started again after half a second. With `fixed_ports` the chapter takes its
-    usual ports (8000 …), else free ones, so any number can run side by side.
+    ends is started again after `restart_after` seconds. With `fixed_ports` the chapter takes
+    its usual ports (8000 …), Redis and data, else free ports and a data folder that is thrown
+    away, so any number can run side by side. With `celery_defaults` the workers run without
+    what keeps their tasks safe (see `lab.celery_defaults`).
     Raises LabError, with the last lines of the log, if a process ends before it is ready.
     """
-    ports = {name: int(os.environ.get(name, port)) for name, port in PORTS.items()}
+    path = folder(number)
+    commands = read_procfile(path)
+    if celery_defaults:
+        for name, command in commands.items():
+            commands[name] = command.replace("--app tasks", "--app lab.celery_defaults")
+    environment = dict(os.environ)
+    names = [name for name in PORTS if name != "REDIS_PORT" or "redis" in commands]
     if fixed_ports:
+        environment.setdefault("DATA", str(path / "data"))
+        if environment.get("REDIS_URL"):
+            names.remove("REDIS_PORT")
+        ports = {name: int(environment.get(name, PORTS[name])) for name in names}
         for name, port in ports.items():
             check_free(name, port)
     else:
-        ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    return Chapter(folder(number), ports, restart, {k: str(v) for k, v in settings.items()})
+        environment.pop("REDIS_URL", None)
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        environment["DATA"] = ""  # a folder beside the logs
+    environment |= {name: str(value) for name, value in settings.items()}
+    return Chapter(path, commands, ports, environment, restart_after if restart else None)
+
+
+def read_procfile(path: Path) -> dict[str, str]:
+    """The commands in the Procfile of a chapter's folder, by name."""
+    procfile = parse_procfile((path / "Procfile").read_text())  # type: ignore[no-untyped-call]
+    return dict(procfile.processes)
 
 
 class Chapter:
@@ -66,30 +95,36 @@ class Chapter:
     """
 
     def __init__(
-        self, path: Path, ports: dict[str, int], restart: bool, settings: dict[str, str]
+        self,
+        path: Path,
+        commands: dict[str, str],
+        ports: dict[str, int],
+        environment: dict[str, str],
+        restart_after: float | None,
     ) -> None:
         self.number = path.name[:2]
         self.path = path
+        self.commands = commands
         self.url = f"http://127.0.0.1:{ports['PORT']}"
         self.mailbox = Mailbox(f"http://127.0.0.1:{ports['MAILBOX_PORT']}")
         self.ports = ports
+        self.redis_url = (
+            environment.get("REDIS_URL") or f"redis://127.0.0.1:{ports.get('REDIS_PORT')}/0"
+        )
         self.ended: dict[str, int] = {}
         self.pids: dict[str, int] = {}
         self._logs = tempfile.TemporaryDirectory(prefix="unblocked-")
         self.logs = Path(self._logs.name)
-        self.commands = dict(
-            parse_procfile((path / "Procfile").read_text()).processes  # type: ignore[no-untyped-call]
-        )
-        self._start(restart, settings)
+        self._start(environment, restart_after)
 
-    def _start(self, restart: bool, settings: dict[str, str]) -> None:
+    def _start(self, environment: dict[str, str], restart_after: float | None) -> None:
         environment = {
-            **os.environ,
+            **environment,
+            "DATA": environment.get("DATA") or str(self.logs / "data"),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             **{name: str(port) for name, port in self.ports.items()},
-            **settings,
         }
         self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "lab.supervisor"],
@@ -101,7 +136,7 @@ class Chapter:
             start_new_session=True,
         )
         self.supervisor_pid = self._supervisor.pid
-        order = {"commands": self.commands, "logs": str(self.logs), "restart": restart}
+        order = {"commands": self.commands, "logs": str(self.logs), "restart_after": restart_after}
         assert self._supervisor.stdin is not None
         self._supervisor.stdin.write(json.dumps(order) + "\n")
         self._supervisor.stdin.flush()
@@ -124,13 +159,13 @@ class Chapter:
                 self.ended[event["name"]] = event["code"]
 
     def wait_until_ready(self, timeout: float = 30.0, ends_are_fatal: bool = False) -> None:
-        """Wait until every port takes connections and `/ping` answers.
+        """Wait until every port takes connections, `/ping` answers, and so does every worker.
 
         Raises LabError after `timeout` seconds, or at once, with `ends_are_fatal`, if a
         process ends.
         """
         deadline = time.monotonic() + timeout
-        while not (all(is_open(port) for port in self.ports.values()) and self.answers()):
+        while not self.is_ready():
             for name, code in self.ended.items() if ends_are_fatal else ():
                 raise LabError(
                     f"Chapter {self.number}: {name} ended with {describe(code)} before it was "
@@ -142,6 +177,22 @@ class Chapter:
                     f"Chapter {self.number} was not ready after {timeout:g} s.\n\n{logs}"
                 )
             time.sleep(0.05)
+
+    def is_ready(self) -> bool:
+        ports_open = all(is_open(port) for port in self.ports.values())
+        return ports_open and self.answers() and self.workers_answer()
+
+    def workers_answer(self) -> bool:
+        """Whether every Celery worker of the Procfile answers within a second."""
+        workers = sum(" worker " in command for command in self.commands.values())
+        if workers == 0:
+            return True
+        try:
+            with Celery(broker=self.redis_url) as celery:
+                ping = {"reply": True, "timeout": 1.0, "limit": workers}
+                return len(celery.control.broadcast("ping", **ping) or []) == workers
+        except (KombuError, OSError):
+            return False
 
     def answers(self, timeout: float = 2.0) -> bool:
         """Whether `/ping` answers within `timeout` seconds."""

@@ -21,10 +21,10 @@ GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 class Supervisor:
     """Starts each process in a group of its own, so that it can be ended with all its children."""
 
-    def __init__(self, commands: dict[str, str], logs: Path, restart: bool) -> None:
+    def __init__(self, commands: dict[str, str], logs: Path, restart_after: float | None) -> None:
         self.commands = commands
         self.logs = logs
-        self.restart = restart
+        self.restart_after = restart_after
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.stopping = threading.Event()
 
@@ -41,15 +41,19 @@ class Supervisor:
         report(event="started", name=name, pid=process.pid)
 
     def watch(self) -> None:
-        """Restart what ends, until told to stop."""
+        """Restart what ends, after a while, until told to stop."""
+        due: dict[str, float] = {}
         while not self.stopping.wait(0.05):
+            for name in [name for name, at in due.items() if time.monotonic() >= at]:
+                del due[name]
+                self.start(name)
             for name, process in list(self.running.items()):
                 if process.poll() is not None:
                     report(event="ended", name=name, code=process.returncode)
                     del self.running[name]
                     signal_group(process.pid, signal.SIGKILL)
-                    if self.restart and not self.stopping.wait(0.5):
-                        self.start(name)
+                    if self.restart_after is not None:
+                        due[name] = time.monotonic() + self.restart_after
 
     def stop(self) -> None:
         for process in self.running.values():
@@ -84,7 +88,7 @@ def main() -> None:
         # The caller decides when to stop. (Not SIG_IGN: the children would inherit that.)
         signal.signal(number, lambda *_: None)
     order = json.loads(sys.stdin.readline())
-    supervisor = Supervisor(order["commands"], Path(order["logs"]), order["restart"])
+    supervisor = Supervisor(order["commands"], Path(order["logs"]), order["restart_after"])
     for name in order["commands"]:
         supervisor.start(name)
     watcher = threading.Thread(target=supervisor.watch)

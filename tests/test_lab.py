@@ -39,7 +39,7 @@ def made_up(folder: Path, procfile: str) -> Chapter:
     """Start a made-up chapter with this Procfile."""
     (folder / "Procfile").write_text(procfile)
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    return Chapter(folder, ports, restart=False, settings={})
+    return Chapter(folder, read_procfile(folder), ports, dict(os.environ), restart_after=None)
 
 
 # --- Starting -------------------------------------------------------------------------

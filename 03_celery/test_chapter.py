@@ -1,0 +1,367 @@
+"""The chapter's own tests. Run them here with: python -m pytest"""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import socketio as socketio_client
+from flask.testing import FlaskClient
+from flask_socketio import SocketIOTestClient
+from werkzeug.test import TestResponse
+
+import jobs
+import mailserver
+import work
+from app import app
+from events import socketio
+
+LETTER = {
+    "subject": "News",
+    "body": "Hello",
+    "recipients": ["ann@example.com", "bob@example.com", "cas@example.com"],
+}
+LOG = b"""\
+192.0.2.1 - - [02/Nov/2026:09:00:00 +0000] "GET /news?page=2 HTTP/1.1" 200 100 "-" "Firefox"
+192.0.2.1 - ann [02/Nov/2026:09:59:59 +0000] "GET /news HTTP/1.1" 304 -
+this is not a log line
+198.51.100.7 - - [02/Nov/2026:23:00:00 +0000] "POST / HTTP/1.1" 500 7
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        port: int = opened.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def mailbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[mailserver.Mailbox]:
+    """A mail server that takes no time, on a port of its own."""
+    box = mailserver.Mailbox()
+    box.faults.delay = 0
+    port = free_port()
+    monkeypatch.setattr(work, "SMTP_PORT", port)
+    smtp = mailserver.open_smtp(box, port)
+    yield box
+    smtp.stop()
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    jobs.jobs.clear()
+    return app.test_client()
+
+
+@pytest.fixture
+def browser(client: FlaskClient) -> SocketIOTestClient:
+    """A Socket.IO client of the same browser, without a network."""
+    return socketio.test_client(app, flask_test_client=client)
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {timeout:g} s"
+        time.sleep(0.01)
+
+
+def finish(client: FlaskClient, answer: TestResponse) -> dict[str, Any]:
+    """Look the job up until it has ended."""
+    assert answer.status_code == 202
+    job: dict[str, Any] = {}
+
+    def ended() -> bool:
+        job.update(client.get(answer.headers["Location"]).get_json())
+        return job["state"] in jobs.ENDED
+
+    wait_until(ended)
+    return job
+
+
+def watch(browser: SocketIOTestClient, answer: TestResponse) -> dict[str, Any]:
+    document: Any = browser.emit("watch", {"job": answer.get_json()["id"]}, callback=True)
+    return dict(document)
+
+
+def progress_to_the_end(browser: SocketIOTestClient) -> list[dict[str, Any]]:
+    """The documents that are pushed, up to the last."""
+    told: list[dict[str, Any]] = []
+
+    def ended() -> bool:
+        told.extend(e["args"][0] for e in browser.get_received() if e["name"] == "progress")
+        return bool(told) and told[-1]["state"] in jobs.ENDED
+
+    wait_until(ended)
+    return told
+
+
+def test_an_uploaded_log_is_summarised(client: FlaskClient) -> None:
+    answer = client.post("/reports", data={"log": (io.BytesIO(LOG), "access.log")})
+    job = finish(client, answer)
+    assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 4, 4)
+    assert job["result"] == {
+        "lines": 4,
+        "malformed": 1,
+        "bytes": 107,
+        "statuses": {"200": 1, "304": 1, "500": 1},
+        "hours": {"09": 2, "23": 1},
+        "paths": [
+            {"name": "/news", "requests": 2, "bytes": 100},
+            {"name": "/", "requests": 1, "bytes": 7},
+        ],
+        "clients": [
+            {"name": "192.0.2.1", "requests": 2, "bytes": 100},
+            {"name": "198.51.100.7", "requests": 1, "bytes": 7},
+        ],
+        "missed": 0,
+    }
+
+
+# --- Answer now, work later -----------------------------------------------------------
+
+
+def test_the_answer_comes_before_the_mail(client: FlaskClient, mailbox: mailserver.Mailbox) -> None:
+    mailbox.faults.silent = True
+    answer = client.post("/newsletters", json=LETTER)
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == f"/jobs/{answer.get_json()['id']}"
+    assert mailbox.messages == []
+    mailbox.faults.silent = False
+    job = finish(client, answer)
+    assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 3, 3)
+    assert [message["recipient"] for message in mailbox.messages] == LETTER["recipients"]
+
+
+def test_a_failed_job_says_so_and_is_not_full(
+    client: FlaskClient, mailbox: mailserver.Mailbox
+) -> None:
+    mailbox.faults.drop_every = 3
+    job = finish(client, client.post("/newsletters", json=LETTER))
+    assert (job["state"], job["done"], job["total"]) == ("FAILURE", 2, 3)
+    assert "2 of 3" in job["error"]
+
+
+def test_a_cancelled_job_stops_between_two_steps(
+    client: FlaskClient, mailbox: mailserver.Mailbox
+) -> None:
+    mailbox.faults.silent = True
+    answer = client.post("/newsletters", json=LETTER)
+    wait_until(lambda: mailbox.offered == 1)
+    assert client.delete(answer.headers["Location"]).status_code == 202
+    mailbox.faults.silent = False
+    job = finish(client, answer)
+    assert (job["state"], job["done"]) == ("REVOKED", 1)
+    assert len(mailbox.messages) == 1
+    assert client.delete(answer.headers["Location"]).get_json()["state"] == "REVOKED"
+
+
+def test_a_job_that_waits_for_a_slot_can_be_cancelled(
+    client: FlaskClient, mailbox: mailserver.Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "slots", threading.BoundedSemaphore(1))
+    mailbox.faults.silent = True
+    first = client.post("/newsletters", json=LETTER)
+    wait_until(lambda: mailbox.offered == 1)
+    second = client.post("/newsletters", json=LETTER)
+    client.delete(second.headers["Location"])
+    job = finish(client, second)
+    assert (job["state"], job["done"]) == ("REVOKED", 0)
+    mailbox.faults.silent = False
+    assert finish(client, first)["state"] == "SUCCESS"
+    assert len(mailbox.messages) == 3
+
+
+def test_cancelling_an_unknown_job_is_404(client: FlaskClient) -> None:
+    assert client.delete("/jobs/nobody").status_code == 404
+
+
+def test_ended_jobs_are_kept_bounded(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MOST_JOBS", 3)
+    ids = [finish(client, client.post("/reports", json={"lines": 9}))["id"] for _ in range(5)]
+    assert [job["id"] for job in client.get("/jobs").get_json()] == ids[:1:-1]
+    assert client.get(f"/jobs/{ids[0]}").status_code == 404
+
+
+# --- Watching -------------------------------------------------------------------------
+
+
+def test_who_watches_is_told_to_the_end(
+    client: FlaskClient, browser: SocketIOTestClient, mailbox: mailserver.Mailbox
+) -> None:
+    mailbox.faults.delay = 0.11  # longer than PUSH_INTERVAL: each step is pushed
+    answer = client.post("/newsletters", json=LETTER)
+    first = watch(browser, answer)
+    job = finish(client, answer)
+    seen = [first, *progress_to_the_end(browser)]
+    assert [document["done"] for document in seen] == [0, 1, 2, 3, 3]
+    assert job.items() <= seen[-1].items()
+    assert abs(time.time() - seen[-1]["at"]) < 60
+
+
+def test_at_most_ten_events_a_second(client: FlaskClient, browser: SocketIOTestClient) -> None:
+    pushed: list[float] = []
+    job = jobs.Job("id", "report")
+    steps = work.analyse_log((line for _ in range(200_000) for line in ["nonsense"]), 200_000)
+    begun = time.monotonic()
+    jobs.run(job, steps, lambda job: pushed.append(time.monotonic()))
+    assert job.done == 200_000
+    assert 1 <= len(pushed) <= 2 + (time.monotonic() - begun) / jobs.PUSH_INTERVAL
+
+
+def test_only_who_watches_a_job_is_told(
+    client: FlaskClient, browser: SocketIOTestClient, mailbox: mailserver.Mailbox
+) -> None:
+    mailbox.faults.silent = True
+    first, second = (client.post("/newsletters", json=LETTER) for _ in range(2))
+    watch(browser, first)
+    mailbox.faults.silent = False
+    finish(client, first)
+    finish(client, second)
+    told = progress_to_the_end(browser)
+    assert {document["id"] for document in told} == {first.get_json()["id"]}
+
+
+@pytest.mark.parametrize(
+    "data", [None, 7, "text", [], {}, {"job": 7}, {"job": None}, {"job": "a", "more": 1}]
+)
+def test_a_wrong_watch_gets_an_error(browser: SocketIOTestClient, data: Any) -> None:
+    acknowledged: Any = browser.emit("watch", data, callback=True)
+    assert "id of a job" in acknowledged["error"]
+
+
+def test_an_unknown_job_or_event_gets_an_error(browser: SocketIOTestClient) -> None:
+    acknowledged: Any = browser.emit("watch", {"job": "nobody"}, callback=True)
+    assert acknowledged == {"error": "There is no such job."}
+    acknowledged = browser.emit("shout", 1, callback=True)
+    assert "'shout'" in acknowledged["error"]
+
+
+# --- With real processes --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transports", [["polling"], ["websocket"], None])
+def test_the_echo_comes_back_over_each_transport(transports: list[str] | None) -> None:
+    """The seed's example: connect is answered with Connected, and what is sent comes back."""
+    port = free_port()
+    environment = {**os.environ, "PORT": str(port)}
+    here = Path(__file__).parent
+    server = subprocess.Popen(
+        [sys.executable, "echo.py"], cwd=here, env=environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: is_open(port))
+        client = socketio_client.SimpleClient()
+        client.connect(f"http://127.0.0.1:{port}", transports=transports)
+        assert client.receive(timeout=10) == ["my response", {"data": "Connected"}]
+        wanted = "polling" if transports == ["polling"] else "websocket"
+        wait_until(lambda: client.transport == wanted)
+        client.emit("my event", "no object")  # not answered, and nothing breaks
+        client.emit("my event", {"data": "Good morning"})
+        assert client.receive(timeout=10) == ["my response", {"data": "Good morning"}]
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def test_the_native_echo_answers_the_same() -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "native_asyncio:app", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: is_open(port))
+        client = socketio_client.SimpleClient()
+        client.connect(f"http://127.0.0.1:{port}")
+        assert client.receive(timeout=10) == ["my response", {"data": "Connected"}]
+        client.emit("my event", {"data": "Good morning"})
+        assert client.receive(timeout=10) == ["my response", {"data": "Good morning"}]
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def test_a_visitor_does_not_wait_for_a_newsletter(tmp_path: Path) -> None:
+    with running_chapter(tmp_path, MAIL_DELAY=5) as port:
+        body = b'{"subject": "News", "body": "Hello", "recipients": ["ann@example.com"]}'
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/newsletters", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            location = answer.headers["Location"]
+        ping(port)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{location}", timeout=30) as answer:
+            assert b'"SUCCESS"' not in answer.read()  # the ping came back before the mail went out
+
+
+def test_asyncio_in_one_screen_prints_what_the_lesson_says() -> None:
+    here = Path(__file__).parent
+    printed = subprocess.run(
+        [sys.executable, "asyncio_basics.py"], cwd=here, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    seconds = [float(line.split()[0]) for line in printed]
+    called, _, one_by_one, together, rude = seconds
+    assert called < 0.5 * together
+    assert one_by_one > 2 * together
+    assert rude > 2 * together
+
+
+def test_an_async_view_gathers_but_its_leftovers_never_run() -> None:
+    from async_views import DELAY, SERVERS, app
+
+    client = app.test_client()
+    together = client.get("/greetings/together").get_json()
+    one_by_one = client.get("/greetings/one-by-one").get_json()
+    assert together["greetings"] == one_by_one["greetings"] == ["220 mail.example.com"] * SERVERS
+    assert one_by_one["seconds"] > 3 * together["seconds"]
+    client.get("/left-behind")
+    time.sleep(2 * DELAY)  # longer than the task would have needed
+    assert client.get("/left-behind/ran").get_json() == {"ran": 0}
+
+
+@contextmanager
+def running_chapter(logs: Path, **settings: object) -> Iterator[int]:
+    """Run the Procfile on free ports; gives the port of its web process."""
+    port, smtp_port = free_port(), free_port()
+    more = {"SMTP_PORT": smtp_port, "MAILBOX_PORT": free_port(), **settings}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with (logs / "honcho.log").open("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "honcho", "start", "-p", str(port)],
+            cwd=Path(__file__).parent,
+            env={**os.environ, "PATH": path, **{name: str(value) for name, value in more.items()}},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + 30
+            while not (is_open(port) and is_open(smtp_port)):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    pytest.fail(f"The chapter did not start:\n{log.read()}")
+                time.sleep(0.05)
+            yield port
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
+def ping(port: int) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=30) as answer:
+        assert answer.read() == b"pong\n"
