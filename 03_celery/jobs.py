@@ -22,7 +22,6 @@ from typing import IO, Any
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.backoff import ConstantBackoff
-from redis.client import Pipeline
 from redis.retry import Retry
 
 from celery_app import celery
@@ -37,8 +36,11 @@ UPLOADS = DATA / "uploads"
 log = logging.getLogger(__name__)
 
 
-def connect(timeout: float, tries: int) -> "Redis":
-    """A Redis client that waits `timeout` seconds for an answer, and asks `tries` times more."""
+def connect(timeout: float, tries: int) -> Any:
+    """A Redis client that waits `timeout` seconds for an answer, and asks `tries` times more.
+
+    (Typed as Any, since redis-py's types do not know that answers are decoded to text.)
+    """
     return Redis.from_url(
         REDIS_URL,
         decode_responses=True,
@@ -136,7 +138,7 @@ def cancel(job_id: str) -> Job | None:
     """Have a job stop between two steps. One that no worker is on ends here and now."""
     key, lease = f"job:{job_id}", f"job:{job_id}:lease"
 
-    def mark(redis: Pipeline) -> Job | None:
+    def mark(redis: Any) -> Job | None:
         job, running = to_job(redis.hgetall(key)), redis.exists(lease)
         redis.multi()
         if job is not None and job.state not in ENDED:
@@ -164,14 +166,14 @@ def to_job(record: dict[str, str]) -> Job | None:
     )
 
 
-def write_document(write: Pipeline, job: Job) -> None:
+def write_document(write: Any, job: Job) -> None:
     record = job.document()
     record["result"], record["error"] = json.dumps(job.result), json.dumps(job.error)
     write.hset(f"job:{job.id}", mapping=record)
     write.expire(f"job:{job.id}", JOB_TTL)
 
 
-def write_end(write: Pipeline, job: Job) -> None:
+def write_end(write: Any, job: Job) -> None:
     write_document(write, job)
     write.zrem("jobs:open", job.id)
     write.delete(f"job:{job.id}:input")
@@ -186,7 +188,7 @@ def begin(job_id: str) -> tuple[Job | None, int]:
     """
     key = f"job:{job_id}"
 
-    def mark(redis: Pipeline) -> tuple[Job | None, int]:
+    def mark(redis: Any) -> tuple[Job | None, int]:
         record = redis.hgetall(key)
         job = to_job(record)
         redis.multi()

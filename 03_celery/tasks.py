@@ -84,12 +84,14 @@ def stop(**_: Any) -> None:
     stopping.set()
 
 
-@celery.task(bind=True, name="newsletter")
+# No end of retries for Celery (its default is three): `run` counts, and starts anew with each
+# mail that got through.
+@celery.task(bind=True, name="newsletter", max_retries=None)
 def newsletter(task: Task, job_id: str) -> None:
     run(task, job_id, newsletter_steps)
 
 
-@celery.task(bind=True, name="report")
+@celery.task(bind=True, name="report", max_retries=None)
 def report(task: Task, job_id: str) -> None:
     run(task, job_id, report_steps)
 
@@ -104,10 +106,9 @@ def newsletter_steps(job: jobs.Job, last_attempt: bool) -> Iterator[work.Step]:
     done, put_off = len(ledger), 0
     try:
         for step in work.send_newsletter(job.id, letter["subject"], letter["body"], left):
-            assert step.recipient is not None
             if step.refused and step.refused[0] < 500 and not last_attempt:
                 put_off += 1  # 4xx: refused for now
-            else:
+            elif step.recipient:
                 jobs.note(job, step.recipient, step.refused)
                 count(result, step.recipient, step.refused)
                 done += 1
@@ -138,14 +139,12 @@ def report_steps(job: jobs.Job, last_attempt: bool) -> Iterator[work.Step]:
         yield from work.analyse_log(work.read_lines(upload), job.total)
 
 
-def run(
-    task: Task, job_id: str, steps: Callable[[jobs.Job, bool], Iterator[work.Step]]
-) -> None:
+def run(task: Task, job_id: str, steps: Callable[[jobs.Job, bool], Iterator[work.Step]]) -> None:
     """Run a job to its end, unless it has ended, or another worker is on it."""
     token = secrets.token_hex(8)
     with lease.take(job_id, token) as mine:
         if not mine:  # or the one who was is dead: then its lease has run out by then
-            raise task.retry(countdown=lease.LEASE, max_retries=None)
+            raise task.retry(countdown=lease.LEASE)
         job, attempt = jobs.begin(job_id)
         if job is None:
             return
@@ -169,7 +168,7 @@ def run(
             jobs.end(job)
         events.push(job, outside)
     if job.state == "RETRY":
-        raise task.retry(countdown=RETRY_AFTER, max_retries=None)
+        raise task.retry(countdown=RETRY_AFTER)
 
 
 def drain(job: jobs.Job, steps: Iterator[work.Step], token: str) -> str:

@@ -17,6 +17,7 @@ import requests
 from celery import Celery
 from honcho.environ import parse_procfile
 from kombu.exceptions import KombuError
+from redis import RedisError
 
 from lab.mailbox import Mailbox
 
@@ -46,24 +47,25 @@ def start(
     *,
     fixed_ports: bool = False,
     restart: bool = False,
-    restart_after: float = 0.5,
+    restart_after: dict[str, float] | None = None,
     celery_defaults: bool = False,
     **settings: Any,
 ) -> "Chapter":
     """Start a chapter and return it once it answers; use it as a context manager.
 
     `settings` become environment variables (`THREADS=4`). With `restart`, a process that
-    ends is started again after `restart_after` seconds. With `fixed_ports` the chapter takes
-    its usual ports (8000 …), Redis and data, else free ports and a data folder that is thrown
-    away, so any number can run side by side. With `celery_defaults` the workers run without
-    what keeps their tasks safe (see `lab.celery_defaults`).
+    ends is started again after half a second, or after the seconds that `restart_after` has by
+    its name. With `fixed_ports` the chapter takes its usual ports (8000 …), Redis and data, else
+    free ports and a data folder that is thrown away, so any number can run side by side. With
+    `celery_defaults` the workers run without what keeps their tasks safe: see that module.
     Raises LabError, with the last lines of the log, if a process ends before it is ready.
     """
     path = folder(number)
     commands = read_procfile(path)
     if celery_defaults:
         for name, command in commands.items():
-            commands[name] = command.replace("--app tasks", "--app lab.celery_defaults")
+            command = command.replace("--app tasks", "--app lab.celery_defaults")
+            commands[name] = command.replace("env REMAP_SIGTERM=SIGQUIT ", "")
     environment = dict(os.environ)
     names = [name for name in PORTS if name != "REDIS_PORT" or "redis" in commands]
     if fixed_ports:
@@ -78,12 +80,13 @@ def start(
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         environment["DATA"] = ""  # a folder beside the logs
     environment |= {name: str(value) for name, value in settings.items()}
-    return Chapter(path, commands, ports, environment, restart_after if restart else None)
+    pauses = dict.fromkeys(commands, 0.5) | (restart_after or {})
+    return Chapter(path, commands, ports, environment, pauses if restart else {})
 
 
 def read_procfile(path: Path) -> dict[str, str]:
     """The commands in the Procfile of a chapter's folder, by name."""
-    procfile = parse_procfile((path / "Procfile").read_text())  # type: ignore[no-untyped-call]
+    procfile = parse_procfile((path / "Procfile").read_text())
     return dict(procfile.processes)
 
 
@@ -91,7 +94,8 @@ class Chapter:
     """A running chapter.
 
     Attributes: `number` ("01"), `url` (of its web process), `mailbox` (what its mail server
-    received), `logs` (a folder with one file for each process).
+    received), `logs` (a folder with one file for each process), `data` (a folder with what the
+    chapter keeps: Redis, uploads), `redis_url`.
     """
 
     def __init__(
@@ -100,7 +104,7 @@ class Chapter:
         commands: dict[str, str],
         ports: dict[str, int],
         environment: dict[str, str],
-        restart_after: float | None,
+        restart_after: dict[str, float],
     ) -> None:
         self.number = path.name[:2]
         self.path = path
@@ -115,12 +119,13 @@ class Chapter:
         self.pids: dict[str, int] = {}
         self._logs = tempfile.TemporaryDirectory(prefix="unblocked-")
         self.logs = Path(self._logs.name)
+        self.data = Path(environment.get("DATA") or self.logs / "data")
         self._start(environment, restart_after)
 
-    def _start(self, environment: dict[str, str], restart_after: float | None) -> None:
+    def _start(self, environment: dict[str, str], restart_after: dict[str, float]) -> None:
         environment = {
             **environment,
-            "DATA": environment.get("DATA") or str(self.logs / "data"),
+            "DATA": str(self.data),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
@@ -191,7 +196,7 @@ class Chapter:
             with Celery(broker=self.redis_url) as celery:
                 ping = {"reply": True, "timeout": 1.0, "limit": workers}
                 return len(celery.control.broadcast("ping", **ping) or []) == workers
-        except (KombuError, OSError):
+        except (KombuError, RedisError, OSError):
             return False
 
     def answers(self, timeout: float = 2.0) -> bool:

@@ -21,7 +21,9 @@ GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 class Supervisor:
     """Starts each process in a group of its own, so that it can be ended with all its children."""
 
-    def __init__(self, commands: dict[str, str], logs: Path, restart_after: float | None) -> None:
+    def __init__(
+        self, commands: dict[str, str], logs: Path, restart_after: dict[str, float]
+    ) -> None:
         self.commands = commands
         self.logs = logs
         self.restart_after = restart_after
@@ -52,8 +54,8 @@ class Supervisor:
                     report(event="ended", name=name, code=process.returncode)
                     del self.running[name]
                     signal_group(process.pid, signal.SIGKILL)
-                    if self.restart_after is not None:
-                        due[name] = time.monotonic() + self.restart_after
+                    if name in self.restart_after:
+                        due[name] = time.monotonic() + self.restart_after[name]
 
     def stop(self) -> None:
         for process in self.running.values():

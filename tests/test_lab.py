@@ -17,7 +17,7 @@ import requests
 
 import lab
 from lab import experiments, results, run
-from lab.chapters import PORTS, Chapter, free_ports
+from lab.chapters import PORTS, Chapter, free_ports, read_procfile
 
 from .conftest import ROOT
 
@@ -39,7 +39,7 @@ def made_up(folder: Path, procfile: str) -> Chapter:
     """Start a made-up chapter with this Procfile."""
     (folder / "Procfile").write_text(procfile)
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    return Chapter(folder, read_procfile(folder), ports, dict(os.environ), restart_after=None)
+    return Chapter(folder, read_procfile(folder), ports, dict(os.environ), restart_after={})
 
 
 # --- Starting -------------------------------------------------------------------------

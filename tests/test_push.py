@@ -26,7 +26,7 @@ TIMEOUT = 15_000  # ms, for whatever a browser waits for
 
 @pytest.fixture(scope="module", params=PUSHING)
 def chapter(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
-    with lab.start(request.param, restart=True, MAIL_DELAY=0.12) as running:
+    with lab.start(request.param, restart=True, MAIL_DELAY=0.12, RETRY_AFTER=0.2) as running:
         yield running
 
 
@@ -57,7 +57,7 @@ def test_every_step_is_pushed_over_each_transport(chapter: lab.Chapter, transpor
     assert (last["state"], last["done"], last["total"]) == ("SUCCESS", 5, 5)
     done = [receipt.document["done"] for receipt in watcher.receipts]
     assert done == sorted(done)
-    assert set(done) == {1, 2, 3, 4, 5}
+    assert set(done) - {0} == {1, 2, 3, 4, 5}  # 0: it has started
 
 
 def test_the_events_are_the_job_document(chapter: lab.Chapter) -> None:
@@ -335,7 +335,7 @@ def test_cancel_stops_the_bar(postroom: Page, chapter: lab.Chapter) -> None:
 
 
 def test_a_failed_job_is_not_full(postroom: Page, chapter: lab.Chapter) -> None:
-    chapter.mailbox.set(drop_every=3)
+    chapter.mailbox.set(drop_every=1)
     send(postroom, 5)
     state(postroom, "FAILURE")
     bar = postroom.locator("#jobs article progress").first

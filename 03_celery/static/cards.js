@@ -22,7 +22,8 @@ const shown = new Map();
 // Documents may come out of order, by push, by acknowledgement, by a reload: a bar never goes back.
 export function draw(update) {
   const before = shown.get(update.id);
-  if (before && (ENDED.includes(before.state) || update.done < before.done)) return;
+  const late = before && update.done < before.done && !ENDED.includes(update.state);
+  if (late || ENDED.includes(before?.state)) return;
   const job = { ...before, ...update };
   shown.set(job.id, job);
   const card = cards.get(job.id) ?? add(job.kind);

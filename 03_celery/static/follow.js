@@ -2,19 +2,21 @@
 
 const ENDED = ["SUCCESS", "FAILURE", "REVOKED"];
 const ASK_EVERY = 500; // ms
+const SILENCE = 5000; // ms without a word of a job, after which the page asks
 const NAMES = { websocket: "WebSocket", polling: "long polling" };
 
 // `draw` gets each document; `say` gets how they come, in words.
 export function startFollowing(draw, say) {
-  const watched = new Set();
+  const watched = new Map(); // id → when it was last heard of
   const hear = (job) => {
     if (ENDED.includes(job.state)) watched.delete(job.id);
+    else watched.set(job.id, Date.now());
     draw(job);
   };
   const watch = window.io ? pushed(watched, hear, say) : asked(watched, hear, say);
   return (job) => {
     if (ENDED.includes(job.state)) return;
-    watched.add(job.id);
+    watched.set(job.id, Date.now());
     watch(job.id);
   };
 }
@@ -23,11 +25,20 @@ function pushed(watched, hear, say) {
   const transport = new URLSearchParams(location.search).get("transport"); // ?transport=polling
   const socket = io({ reconnectionDelayMax: 2000, ...(transport && { transports: [transport] }) });
   window.postroomSocket = socket; // for your developer tools
-  const watch = (id) => socket.emit("watch", { job: id }, (job) => hear(job.id ? job : lost(id, job)));
+  const watch = (id) => socket.emit("watch", { job: id }, (job) => {
+    if (!job.retry_after) hear(job.id ? job : lost(id, job)); // else the broker is away: ask later
+  });
+
+  // An event can be lost on its way through Redis, and it may be the last one. So ask after silence.
+  setInterval(() => {
+    for (const [id, heard] of watched) {
+      if (socket.connected && Date.now() - heard > SILENCE) watch(id);
+    }
+  }, SILENCE / 5);
 
   // Also after a lost connection: the server has forgotten our rooms, so join them again.
   socket.on("connect", () => {
-    watched.forEach(watch);
+    for (const id of watched.keys()) watch(id);
     say(NAMES[socket.io.engine.transport.name]);
     socket.io.engine.on("upgrade", (upgraded) => say(NAMES[upgraded.name]));
   });
@@ -43,7 +54,7 @@ function lost(id, { error }) {
 function asked(watched, hear, say) {
   say("asking twice a second");
   setInterval(async () => {
-    for (const id of watched) {
+    for (const id of watched.keys()) {
       const response = await fetch(`/jobs/${id}`).catch(() => null);
       if (response?.ok) hear(await response.json());
       else if (response?.status === 404) hear(lost(id, { error: "There is no such job." }));

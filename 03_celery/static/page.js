@@ -33,7 +33,7 @@ async function cancel(event) {
 
 async function loadJobs() {
   const response = await fetch("/jobs").catch(() => null);
-  if (!response?.ok) return; // a reload asks again
+  if (!response?.ok) return setTimeout(loadJobs, 2000);
   for (const job of (await response.json()).reverse()) track(job);
 }
 

@@ -1,0 +1,134 @@
+"""The fault table of chapter 03, row by row: nothing is lost, and nobody gets a mail twice.
+
+The rows run once, in two chapters side by side; each test looks at its row.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+
+import lab
+from lab import faults
+from lab.faults import FAULTS, Outcome
+
+# What Celery's own redelivery needs at the most: the visibility timeout, a lease that runs out,
+# and the work. The second look at jobs, which also saves those whose messages are lost, comes
+# after 30 s and more: a row that needs it is too late.
+SOON = 25.0
+
+
+POOL = "kill -9 of a report's pool processes"
+MAIL = "kill -9 of the mail worker"
+KEPT = "mail server keeps every 5th mail, but does not say so"
+
+
+@pytest.fixture(scope="module")
+def tables() -> list[dict[str, Outcome]]:
+    """The table, in two halves; the same without deduplication; and under Celery's defaults."""
+    rows = list(FAULTS)
+    runs: list[tuple[list[str], dict[str, Any]]] = [
+        (rows[::2], {}),
+        (rows[1::2], {}),
+        ([MAIL, KEPT], {"deduplicate": False}),
+        ([POOL, MAIL], {"celery_defaults": True, "wait": 5}),
+    ]
+    with ThreadPoolExecutor(3) as pool:
+        return list(pool.map(lambda run: faults.hurt_in_turn(run[0], **run[1]), runs))
+
+
+@pytest.mark.timeout(300)  # the first test waits for all rows
+@pytest.mark.parametrize("fault", FAULTS)
+def test_nothing_is_lost_and_nothing_comes_twice(
+    tables: list[dict[str, Outcome]], fault: str
+) -> None:
+    outcome = (tables[0] | tables[1])[fault]
+    assert (outcome.lost, outcome.twice, outcome.reports_lost) == (0, 0, 0)
+    assert outcome.seconds is not None
+    assert outcome.seconds < SOON
+
+
+def test_a_kill_sends_at_most_the_mails_twice_that_were_under_way(
+    tables: list[dict[str, Outcome]],
+) -> None:
+    """The mail server takes every copy here: the ledger alone must hold them back."""
+    outcome = tables[2][MAIL]
+    assert outcome.lost == 0
+    assert outcome.twice <= 2  # one for each of two newsletters, and hardly ever
+
+
+def test_the_window_that_remains_is_closed_by_the_receiving_side(
+    tables: list[dict[str, Outcome]],
+) -> None:
+    """Kept by the mail server, but not noted: a second copy is sent, and known by its id."""
+    assert tables[2][KEPT].twice > 0
+    assert (tables[0] | tables[1])[KEPT].twice == 0
+
+
+def test_under_celerys_defaults_mails_and_reports_are_lost(
+    tables: list[dict[str, Outcome]],
+) -> None:
+    """What the settings are for. Without this test, the table could be zeros of a blunt lab."""
+    assert tables[3][POOL].reports_lost == 2
+    assert tables[3][POOL].seconds is None
+    assert tables[3][MAIL].lost > 10
+
+
+# --- The broker is away ---------------------------------------------------------------
+
+
+def ask(chapter: lab.Chapter, method: str, path: str, body: object = None) -> requests.Response:
+    return requests.request(method, chapter.url + path, json=body, timeout=10)
+
+
+LETTER = {"subject": "News", "body": "Hello", "recipients": ["ann@example.com"]}
+ROUTES: list[tuple[str, str, object]] = [
+    ("POST", "/newsletters", LETTER),
+    ("POST", "/reports", {"lines": 10}),
+    ("GET", "/jobs", None),
+    ("GET", "/jobs/any", None),
+    ("DELETE", "/jobs/any", None),
+    ("POST", "/add", {"x": 1, "y": 2}),
+    ("GET", "/add/any", None),
+]
+
+
+def wait_for_sum(chapter: lab.Chapter, path: str) -> None:
+    deadline = time.monotonic() + 20
+    while (answer := ask(chapter, "GET", path).json())["state"] != "SUCCESS":
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.1)
+    assert answer["result"] == 3
+
+
+@pytest.mark.parametrize("how", ["refuses", "hangs"])
+def test_without_a_broker_every_route_says_so_at_once_and_recovers(how: str) -> None:
+    settings: dict[str, Any] = {"MAIL_DELAY": 0, "RESEND_AFTER": 1}
+    with lab.start("03", restart=True, restart_after={"redis": 8.0}, **settings) as chapter:
+        before = ask(chapter, "POST", "/newsletters", LETTER).json()["id"]
+        add = ask(chapter, "POST", "/add", {"x": 1, "y": 2}).headers["Location"]
+        away = chapter.processes("redis")[0]
+        chapter.hurt("redis", "SIGSTOP" if how == "hangs" else "SIGKILL")
+        for method, path, body in ROUTES * 2:
+            answer = ask(chapter, method, path, body)
+            assert answer.status_code == 503, (path, answer.text)
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert answer.elapsed.total_seconds() < 1, path
+        for path in ("/", "/ping"):
+            answer = ask(chapter, "GET", path)
+            assert answer.ok
+            assert answer.elapsed.total_seconds() < 1
+        if how == "hangs":
+            away.resume()
+        chapter.wait_until_ready()
+        after = lab.finish(chapter.url, ask(chapter, "POST", "/newsletters", LETTER))
+        assert after["state"] == "SUCCESS"
+        assert lab.finish(chapter.url, ask(chapter, "GET", f"/jobs/{before}"))["state"] == "SUCCESS"
+        wait_for_sum(chapter, add)
+        # Who was told 503 may ask again without harm: nothing was accepted behind the answer.
+        jobs = [job["id"] for job in ask(chapter, "GET", "/jobs").json()]
+        assert jobs == [after["id"], before]
+        assert len(chapter.mailbox.messages()) == 2
