@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import requests
+from celery import Celery
 
 import lab
 from lab import faults
@@ -74,6 +75,20 @@ def test_under_celerys_defaults_mails_and_reports_are_lost(
     assert tables[3][POOL].reports_lost == 2
     assert tables[3][POOL].seconds is None
     assert tables[3][MAIL].lost > 10
+
+
+def test_a_second_copy_beside_the_first_waits_for_its_end() -> None:
+    """What Redis does with every message that takes longer than the visibility timeout."""
+    with lab.start("03", MAIL_DELAY=0.1) as chapter:
+        letter = LETTER | {"recipients": lab.addresses(30)}
+        job = ask(chapter, "POST", "/newsletters", letter).json()["id"]
+        chapter.mailbox.wait_for(3, timeout=20)
+        with Celery(broker=chapter.redis_url) as celery:
+            celery.send_task("newsletter", [job], queue="mail")
+        document = lab.finish(chapter.url, ask(chapter, "GET", f"/jobs/{job}"))
+        assert document["state"] == "SUCCESS"
+        assert chapter.mailbox.count(lab.addresses(30), job).twice == 0
+        assert "retry: Retry in 5.0s" in chapter.log("mail")
 
 
 # --- The broker is away ---------------------------------------------------------------

@@ -1,0 +1,73 @@
+"""The page, from chapter 03 on: the work is done in other processes, and any of them may die."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+import lab
+from lab.chapters import chapters
+
+from .test_push import WATCH_THE_BARS, bars, send, state, visit, wait_for_bar
+
+
+@pytest.fixture(scope="module", params=[number for number in chapters() if number >= "03"])
+def workers(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
+    pauses = {"redis": 3.0}
+    with lab.start(request.param, restart=True, restart_after=pauses, MAIL_DELAY=0.1) as running:
+        yield running
+
+
+@pytest.fixture
+def page_of_workers(page: Page, workers: lab.Chapter) -> Page:
+    script = workers.path / "node_modules/socket.io-client/dist/socket.io.min.js"
+    if not script.exists():
+        pytest.skip("Socket.IO's browser client is missing: npm ci in the chapter, or make test.")
+    return visit(page, workers)
+
+
+def test_the_heartbeat_does_not_notice_a_report(page_of_workers: Page) -> None:
+    page = page_of_workers
+    page.fill("[name=lines]", "300000")
+    page.click("#report > button")
+    state(page, "PROGRESS")
+    beats = "n => Number(document.querySelector('#heartbeat').dataset.beats ?? 0) >= n"
+    before = int(page.locator("#heartbeat").get_attribute("data-beats") or 0)
+    page.wait_for_function(beats, arg=before + 8)
+    expect(page.locator("#heartbeat")).not_to_have_class("slow")
+    state(page, "SUCCESS")
+
+
+def test_a_killed_web_process_stops_no_job_and_the_page_comes_back(
+    page_of_workers: Page, workers: lab.Chapter
+) -> None:
+    page = page_of_workers
+    page.evaluate(WATCH_THE_BARS)
+    send(page, 60)
+    wait_for_bar(page, 3)
+    workers.hurt("web")
+    expect(page.locator("#transport")).to_contain_text("lost")
+    state(page, "SUCCESS")
+    assert bars(page) == sorted(bars(page))
+    expect(page.locator("#jobs article").first).to_contain_text("60 sent, 0 refused")
+
+
+def test_the_page_hears_of_the_end_though_redis_was_away(
+    page_of_workers: Page, workers: lab.Chapter
+) -> None:
+    """The last event may be lost: after some silence the page asks."""
+    page = page_of_workers
+    send(page, 15)
+    wait_for_bar(page, 3)
+    workers.hurt("redis")
+    page.wait_for_function(
+        "document.querySelector('#jobs article').dataset.state === 'SUCCESS'", timeout=40_000
+    )
+
+
+def test_without_redis_the_form_says_so(page_of_workers: Page, workers: lab.Chapter) -> None:
+    workers.hurt("redis")
+    send(page_of_workers, 3)
+    error = page_of_workers.locator("#newsletter > .error[data-field='']")
+    expect(error).to_contain_text("The broker is away")
+    workers.wait_until_ready()
