@@ -29,7 +29,7 @@ def find_server() -> str:
 
 def command() -> list[str]:
     """Redis on this machine only, which writes down each change before it answers."""
-    files = ["--dir", str(DATA), "--appendonly", "yes", "--save", ""]
+    files = ["--dir", str(DATA), "--appendonly", "yes", "--save", "", "--loglevel", "warning"]
     return [find_server(), "--bind", "127.0.0.1", "--port", REDIS_PORT, *files]
 
 

@@ -71,6 +71,15 @@ stopping = threading.Event()
 log = logging.getLogger(__name__)
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line is for people: what runs every five seconds would drown the rest."""
+    return record.levelno > logging.INFO or "look_after_jobs" not in record.getMessage()
+
+
+for name in ("celery.worker.strategy", "celery.app.trace"):
+    logging.getLogger(name).addFilter(is_news)
+
+
 class TryAgain(Exception):
     """The job could not be finished now, and may be later."""
 

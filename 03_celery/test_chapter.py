@@ -300,8 +300,9 @@ def test_a_job_that_was_sent_twice_runs_once(postroom: Postroom) -> None:
     postroom.faults(silent=False)
     assert postroom.finish(second)["state"] == "SUCCESS"
     wait_until(lambda: not any(second in text for text in postroom.redis.lrange("mail", 0, -1)))
-    assert postroom.finish(postroom.send())["state"] == "SUCCESS"
+    assert postroom.finish(postroom.send())["state"] == "SUCCESS"  # after the copies
     assert postroom.mails(second) == RECIPIENTS
+    assert postroom.look_up(second)["state"] == "SUCCESS"
 
 
 def test_a_mail_server_that_stays_away_ends_the_job_after_five_attempts(
@@ -321,6 +322,14 @@ def test_a_mail_server_that_stays_away_ends_the_job_after_five_attempts(
     assert (document["state"], document["done"]) == ("FAILURE", 0)
     assert "0 of 3 mails were sent" in document["error"]
     assert postroom.redis.hget(f"job:{job}", "attempts") == "5"
+
+
+def test_attempts_that_get_on_do_not_count(postroom: Postroom) -> None:
+    postroom.faults(drop_every=2)  # one mail in each attempt
+    recipients = [f"reader{n}@example.com" for n in range(8)]
+    job = postroom.finish(postroom.send(LETTER | {"recipients": recipients}))
+    assert (job["state"], job["done"]) == ("SUCCESS", 8)
+    assert postroom.mails(job["id"]) == recipients
 
 
 def test_refused_for_now_is_tried_again_and_refused_for_good_is_not(postroom: Postroom) -> None:

@@ -51,14 +51,14 @@ def heartbeat(chapter: Chapter, recipients: int = 20, lines: int = 200_000) -> H
     return Heartbeat(visit, (begun, sent), (asked, made), accepted)
 
 
-def throughput(chapter: Chapter, slots: int, rounds: int = 4) -> float:
+def throughput(chapter: Chapter, slots: int, rounds: int = 4, mail_delay: float = 0.2) -> float:
     """Newsletters finished per second, over the limit `slots / service time`.
 
-    The service time is arithmetic: 5 mails of 0.2 s each. Twice as many clients as slots
-    keep every slot busy for `rounds` rounds. The first round is the start-up, when all
-    clients come at once: counted are the newsletters after it, from its end to the last.
+    The service time is arithmetic: 5 mails of `mail_delay` seconds each. Twice as many
+    clients as slots keep every slot busy for `rounds` rounds. The first round is the start-up,
+    when all clients come at once: counted are the newsletters after it, from its end to the last.
     """
-    recipients, mail_delay = 5, 0.2
+    recipients = 5
     chapter.mailbox.set(delay=mail_delay)
     rows = publish(
         chapter.url, clients=2 * slots, newsletters=rounds * slots, recipients=recipients

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lab import figures_01, figures_02
+from lab import figures_01, figures_02, figures_03
 from lab.chapters import LabError
 from lab.results import from_root, record
 
@@ -21,6 +21,14 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "02_visitors": figures_02.visitors_during_reports,
     "02_two_workers": figures_02.two_workers,
     "02_crash": figures_02.crash,
+    "03_accepted": figures_03.accepted,
+    "03_throughput": figures_03.throughput,
+    "03_reports": figures_03.reports,
+    "03_visitors": figures_03.visitors,
+    "03_push_latency": lambda: figures_02.push_latency("03"),
+    "03_memory": figures_03.memory,
+    "03_faults": figures_03.fault_table,
+    "03_window": figures_03.window,
 }
 
 

@@ -183,3 +183,114 @@ def crash_02() -> str:
         ]
     ]
     return table(["mails", "lost", "sent twice"], rows) + under(document)
+
+
+# --- Chapter 03 -----------------------------------------------------------------------
+
+
+def accepted() -> str:
+    document = recorded("03_accepted")
+    figures = document["figures"]
+    rows = [
+        [name, ms(figures[key]["p50"]), ms(figures[key]["p99"])]
+        for name, key in (
+            ("`POST /newsletters`, to 202", "newsletter"),
+            ("a bare view that writes to Redis once", "bare"),
+        )
+    ]
+    ratios = (figures["p50 over bare"], figures["p99 over bare"])
+    rows.append(["the one over the other", *(times(ratio) for ratio in ratios)])
+    text = "One client, 300 requests of each in turn, five runs: median (smallest–largest). "
+    return table(["", "p50", "p99"], rows) + under(document, text)
+
+
+def times(spread: dict[str, float]) -> str:
+    return f"{spread['median']:.1f} × ({spread['min']:.1f}–{spread['max']:.1f})"
+
+
+def throughput_03() -> str:
+    document = recorded("03_throughput")
+    rows = []
+    for name, spread in document["figures"].items():
+        slots, delay = name.split(" slots, ")
+        limit = int(slots) / (5 * int(delay.removesuffix(" ms")) / 1000)
+        rows.append([f"{slots}, {delay} a mail", f"{limit:.0f} a second", share(spread)])
+    heading = ["slots", "limit: slots / 5 mails", "measured, of the limit"]
+    return table(heading, rows) + under(document, "Median of five runs (smallest–largest). ")
+
+
+def reports_03() -> str:
+    document = recorded("03_reports")
+    rows = [["four reports, two worker processes", share(document["figures"]["of_plain"])]]
+    heading = ["", "of the rate of two plain Python processes"]
+    text = "The one and the other in turn, five times: median (smallest–largest). "
+    return table(heading, rows) + under(document, text)
+
+
+def visitors_03() -> str:
+    document = recorded("03_visitors")
+    rows = [
+        [work, ms(waits["p50"]), ms(waits["p99"])] for work, waits in document["figures"].items()
+    ]
+    heading = ["the workers' work", "visitor's p50", "visitor's p99"]
+    return table(heading, rows) + under(document, "Median of five runs (smallest–largest). ")
+
+
+def push_latency_03() -> str:
+    document = recorded("03_push_latency")
+    names = {"websocket": "WebSocket", "polling": "long polling"}
+    rows = [
+        [names[transport], ms(waits["p50"]), ms(waits["p99"])]
+        for transport, waits in document["figures"].items()
+    ]
+    text = "Five jobs of 40 steps at once, five runs: median (smallest–largest). "
+    heading = ["from a step in the worker to its receipt", "p50", "p99"]
+    return table(heading, rows) + under(document, text)
+
+
+def memory() -> str:
+    document = recorded("03_memory")
+    rows = [
+        [pool, f"{mib['median']:.1f} MiB ({mib['min']:.1f}–{mib['max']:.1f})"]
+        for pool, mib in document["figures"].items()
+    ]
+    heading = ["pool", "memory for each further slot"]
+    return table(heading, rows) + under(document, "From 2 slots to 18, all at work; three runs. ")
+
+
+def fault_table() -> str:
+    document = recorded("03_faults")
+    rows = []
+    for fault, outcomes in document["figures"].items():
+        cells = [fault]
+        for side in ("defaults", "chapter"):
+            for key in ("lost", "twice", "reports_lost"):
+                cells.append(bounds([outcome[key] for outcome in outcomes[side]]))
+            seconds = [outcome["seconds"] for outcome in outcomes[side]]
+            cells.append("never" if None in seconds else f"{bounds(seconds)} s")
+        rows.append(cells)
+    kinds = ["mails lost", "twice", "reports lost", "all done after"]
+    heading = ["fault", *(f"defaults: {kind}" for kind in kinds), *(f"03: {k}" for k in kinds)]
+    text = (
+        "40 mails in two newsletters, two reports, five runs each: smallest–largest. "
+        '"Never": in one run at least, some job had not ended 20 s after the fault. '
+    )
+    return table(heading, rows) + under(document, text)
+
+
+def bounds(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g}–{high:g}"
+
+
+def window() -> str:
+    document = recorded("03_window")
+    figures = document["figures"]
+    names = {"without": "takes every copy", "with": "drops the second copy of a `Message-ID`"}
+    rows = [
+        [names[key], f"{count['min']:.0f}–{count['max']:.0f} of {figures['mails']}"]
+        for key, count in figures.items()
+        if key in names
+    ]
+    heading = ["the mail server keeps every 5th mail, does not say so, and", "received twice"]
+    return table(heading, rows) + under(document, "Five runs: smallest–largest. ")

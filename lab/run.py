@@ -16,14 +16,18 @@ from lab.chapters import ROOT, Chapter, LabError, start
 from lab.mailbox import Mailbox
 
 RUNNING = ROOT / ".lab" / "running.json"
-COLORS = ["cyan", "magenta", "green", "yellow", "blue"]
+COLORS = ["cyan", "magenta", "green", "yellow", "red", "blue"]
 
 
 def run(number: str) -> None:
-    """Start chapter `number` on its usual ports, show its logs, restart what ends, until Ctrl-C."""
+    """Start chapter `number` on its usual ports, show its logs, restart what ends, until Ctrl-C.
+
+    With `CELERY_DEFAULTS=1` in the environment its workers run without the chapter's care.
+    """
     console = Console(highlight=False)
     console.print(f"Starting chapter {number} …")
-    with start(number, fixed_ports=True, restart=True) as chapter:
+    defaults = os.environ.get("CELERY_DEFAULTS") == "1"
+    with start(number, fixed_ports=True, restart=True, celery_defaults=defaults) as chapter:
         console.print(
             f"\n  Open [bold]{chapter.url}[/bold] in a browser. Ctrl-C stops everything.\n"
         )

@@ -128,6 +128,35 @@ def test_a_killed_process_is_started_again(running: Chapter) -> None:
     assert running.ended["web"] == -signal.SIGKILL
 
 
+def test_a_process_comes_back_when_it_is_said_to() -> None:
+    with lab.start("01", restart=True, restart_after={"mailserver": 2.0}) as chapter:
+        begun = time.monotonic()
+        chapter.hurt("mailserver")
+        chapter.hurt("web")
+        wait_until(lambda: chapter.ended.get("web") and "web" in chapter.pids)
+        assert "mailserver" not in chapter.pids
+        wait_until(lambda: "mailserver" in chapter.pids)
+        assert time.monotonic() - begun >= 2
+
+
+def test_ready_means_that_the_workers_answer() -> None:
+    with lab.start("03") as chapter:
+        assert chapter.is_ready()
+        chapter.hurt("report", "SIGSTOP")
+        assert not chapter.is_ready()
+        chapter.hurt("report", "SIGCONT")
+        chapter.wait_until_ready()
+
+
+def test_two_chapters_share_no_redis_and_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")  # a Redis of the user's: not for us
+    with lab.start("03") as chapter:
+        assert lab.make_report(chapter.url, 10)["state"] == "SUCCESS"
+        assert (chapter.data / "appendonlydir").is_dir()
+        assert not chapter.data.is_relative_to(ROOT)
+    assert not chapter.data.exists()
+
+
 def test_only_the_children_are_hurt(running: Chapter) -> None:
     master, *workers = running.processes("web")
     running.hurt("web", children=True)
