@@ -16,7 +16,6 @@ import os
 import secrets
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO, Any
 
 from kombu.exceptions import OperationalError
@@ -116,7 +115,7 @@ def accept(job: Job, task_input: dict[str, Any], countdown: float) -> Job:
 def send(job: Job) -> None:
     """Put the job's task into its queue, by name: the web process needs no code of a task."""
     try:
-        celery.send_task(job.kind, [job.id])
+        celery.send_task(job.kind, [job.id], ignore_result=True)
     except OperationalError:
         log.warning("Job %s could not be sent. It is sent again by and by.", job.id)
 
@@ -149,6 +148,8 @@ def cancel(job_id: str) -> Job | None:
         return job
 
     job: Job | None = store.transaction(mark, key, lease, value_from_callable=True)
+    if job is not None and job.state == "REVOKED":
+        forget_upload(job)
     return job
 
 
@@ -182,9 +183,14 @@ def write_end(write: Any, job: Job) -> None:
 # --- A worker: begin, note each step, end ---------------------------------------------
 
 
-def begin(job_id: str) -> tuple[Job | None, int]:
-    """The job, marked as started, and which attempt this is. None if there is nothing to do:
-    it has ended, or nobody remembers it.
+class LeaseLost(Exception):
+    """Another worker has begun this job: it took this one for dead."""
+
+
+def begin(job_id: str, token: str) -> tuple[Job | None, int]:
+    """Mark a job as started by the worker with this token. Returns it, and which attempt this is.
+
+    None if there is nothing to do: it has ended, or nobody remembers it.
     """
     key = f"job:{job_id}"
 
@@ -195,7 +201,7 @@ def begin(job_id: str) -> tuple[Job | None, int]:
         if job is None or job.state in ENDED:
             return None, 0
         job.state = "STARTED"
-        redis.hset(key, "state", job.state)
+        redis.hset(key, mapping={"state": job.state, "worker": token})
         redis.hincrby(key, "attempts", 1)
         return job, int(record.get("attempts", 0)) + 1
 
@@ -204,7 +210,10 @@ def begin(job_id: str) -> tuple[Job | None, int]:
 
 
 def task_input(job: Job) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(store.get(f"job:{job.id}:input"))
+    text = store.get(f"job:{job.id}:input")
+    if text is None:
+        raise LookupError("What this job had to do is forgotten.")
+    found: dict[str, Any] = json.loads(text)
     return found
 
 
@@ -229,22 +238,33 @@ def attempts(job: Job) -> int:
     return int(store.hget(f"job:{job.id}", "attempts") or 0)
 
 
-def save(job: Job) -> tuple[bool, str | None]:
-    """Store how far the job is. Returns whether to stop, and the token of who is on it now."""
-    with store.pipeline() as write:
-        write_document(write, job)
-        write.hexists(f"job:{job.id}", "cancelled")
-        write.get(f"job:{job.id}:lease")
-        *_, cancelled, holder = write.execute()
-    return bool(cancelled), holder
+def save(job: Job, token: str) -> bool:
+    """Store how far the job is, or how it ended. Returns whether to stop.
+
+    Raises LeaseLost, and stores nothing, if another worker has begun the job meanwhile: a
+    worker that was frozen must not write over what the other has done (a "fencing token").
+    """
+    key = f"job:{job.id}"
+
+    def write(redis: Any) -> bool:
+        worker, cancelled = redis.hmget(key, "worker", "cancelled")
+        redis.multi()
+        if worker != token:
+            raise LeaseLost
+        if job.state in ENDED:
+            write_end(redis, job)
+        else:
+            write_document(redis, job)
+        return cancelled is not None
+
+    cancelled: bool = store.transaction(write, key, value_from_callable=True)
+    if job.state in ENDED:
+        forget_upload(job)
+    return cancelled
 
 
-def end(job: Job) -> None:
-    with store.pipeline() as write:
-        write_end(write, job)
-        write.execute()
-    if job.kind == "report":
-        (UPLOADS / f"{job.id}.log").unlink(missing_ok=True)
+def forget_upload(job: Job) -> None:
+    (UPLOADS / f"{job.id}.log").unlink(missing_ok=True)
 
 
 def to_look_after() -> list[Job]:
@@ -269,4 +289,4 @@ def forget_old_uploads() -> None:
     """Remove files whose job nobody remembers."""
     for path in UPLOADS.glob("*.log"):
         if time.time() - path.stat().st_mtime > JOB_TTL:
-            Path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)

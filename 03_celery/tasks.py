@@ -84,10 +84,6 @@ class TryAgain(Exception):
     """The job could not be finished now, and may be later."""
 
 
-class LeaseLost(Exception):
-    """Another worker is on this job: it took this one for dead."""
-
-
 @worker_shutting_down.connect
 def stop(**_: Any) -> None:
     stopping.set()
@@ -154,16 +150,14 @@ def run(task: Task, job_id: str, steps: Callable[[jobs.Job, bool], Iterator[work
     with lease.take(job_id, token) as mine:
         if not mine:  # or the one who was is dead: then its lease has run out by then
             raise task.retry(countdown=lease.LEASE)
-        job, attempt = jobs.begin(job_id)
+        job, attempt = jobs.begin(job_id, token)
         if job is None:
             return
         try:
             if attempt > MOST_ATTEMPTS:
                 raise RuntimeError(f"Given up: {MOST_ATTEMPTS} workers died of this job.")
             job.state = drain(job, steps(job, attempt == MOST_ATTEMPTS), token)
-        except LeaseLost:
-            return
-        except Reject:
+        except (jobs.LeaseLost, Reject):
             raise
         except TryAgain as error:
             job.state = "RETRY" if jobs.attempts(job) < MOST_ATTEMPTS else "FAILURE"
@@ -171,10 +165,7 @@ def run(task: Task, job_id: str, steps: Callable[[jobs.Job, bool], Iterator[work
         except Exception as error:
             log.exception("Job %s failed", job.id)
             job.state, job.error = "FAILURE", str(error)
-        if job.state == "RETRY":
-            jobs.save(job)
-        else:
-            jobs.end(job)
+        jobs.save(job, token)
         events.push(job, outside)
     if job.state == "RETRY":
         raise task.retry(countdown=RETRY_AFTER)
@@ -186,7 +177,7 @@ def drain(job: jobs.Job, steps: Iterator[work.Step], token: str) -> str:
     Every mail is stored, and ten times a second the step of a report.
     """
     job.state, job.error = "STARTED", None
-    cancelled, _ = jobs.save(job)
+    cancelled = jobs.save(job, token)
     events.push(job, outside)
     pushed = time.monotonic()
     while not cancelled:
@@ -198,9 +189,7 @@ def drain(job: jobs.Job, steps: Iterator[work.Step], token: str) -> str:
         job.state, job.done, job.result = "PROGRESS", step.done, step.result
         due = time.monotonic() - pushed >= PUSH_INTERVAL
         if due or step.recipient:
-            cancelled, holder = jobs.save(job)
-            if holder not in (None, token):
-                raise LeaseLost
+            cancelled = jobs.save(job, token)
         if due:
             events.push(job, outside)
             pushed = time.monotonic()

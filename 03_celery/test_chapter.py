@@ -438,6 +438,25 @@ def test_a_worker_that_is_told_to_stop_gives_its_job_back(postroom: Postroom) ->
     assert postroom.mails(job) == recipients
 
 
+def test_a_worker_that_was_frozen_does_not_write_over_what_another_has_done(
+    postroom: Postroom,
+) -> None:
+    postroom.faults(delay=0.2)
+    recipients = [f"reader{n}@example.com" for n in range(12)]
+    job = postroom.send(LETTER | {"recipients": recipients})
+    wait_until(lambda: len(postroom.mails(job)) >= 3)
+    frozen = postroom.processes["mail"].pid
+    os.killpg(frozen, signal.SIGSTOP)
+    postroom.start("mail")  # a second one
+    assert postroom.finish(job)["state"] == "SUCCESS"
+    done = postroom.look_up(job)
+    os.killpg(frozen, signal.SIGCONT)
+    wait_until(lambda: "LeaseLost" in (postroom.data / "mail.log").read_text())
+    assert postroom.look_up(job) == done
+    assert len(postroom.mails(job)) <= 13  # one was under way when it froze
+    os.killpg(frozen, signal.SIGKILL)
+
+
 # --- Redis, wherever it comes from ----------------------------------------------------
 
 

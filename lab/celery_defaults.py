@@ -33,14 +33,14 @@ tasks.worker_shutting_down.disconnect(tasks.stop)
 
 def run(task: Task, job_id: str, steps: Callable[[Any, bool], Iterator[Any]]) -> None:
     """Run a job to its end, or until something goes wrong."""
-    job, _ = jobs.begin(job_id)
+    job, _ = jobs.begin(job_id, "")
     if job is None:
         return
     try:
         job.state = tasks.drain(job, steps(job, True), "")
     except Exception as error:
         job.state, job.error = "FAILURE", str(error)
-    jobs.end(job)
+    jobs.save(job, "")
     events.push(job, tasks.outside)
 
 

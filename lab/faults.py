@@ -101,7 +101,7 @@ FAULTS: dict[str, Fault] = {
 
 
 @contextmanager
-def victim(celery_defaults: bool = False) -> Iterator[Chapter]:
+def victim(celery_defaults: bool = False, **settings: Any) -> Iterator[Chapter]:
     """Chapter 03, whose processes come back when they are killed: Redis after 3 s."""
     with start(
         "03",
@@ -109,6 +109,7 @@ def victim(celery_defaults: bool = False) -> Iterator[Chapter]:
         restart_after={"redis": 3.0},
         celery_defaults=celery_defaults,
         MAIL_DELAY=0.1,
+        **settings,
     ) as chapter:
         yield chapter
 
@@ -144,13 +145,15 @@ def hurt_in_turn(
     celery_defaults: bool = False,
     deduplicate: bool = True,
     wait: float = 40.0,
+    **settings: Any,
 ) -> dict[str, Outcome]:
     """One chapter, one fault after the other; between them it is mended.
 
-    With `deduplicate` the mail server drops the second copy of a Message-ID.
+    With `deduplicate` the mail server drops the second copy of a Message-ID. `settings` are
+    the chapter's, as in `lab.start`.
     """
     outcomes = {}
-    with victim(celery_defaults) as chapter:
+    with victim(celery_defaults, **settings) as chapter:
         for fault in faults:
             chapter.mailbox.set(deduplicate=deduplicate)
             outcomes[fault] = hurt(chapter, fault, wait)

@@ -82,7 +82,9 @@ def throughput() -> dict[str, Any]:
     figures = {}
     for delay, slots in ((0.2, 1), (0.2, 4), (0.2, 16), (0.05, 16)):
         with start("03", MAIL_SLOTS=slots) as chapter:
-            shares = [experiments.throughput(chapter, slots, mail_delay=delay) for _ in range(5)]
+            shares = [
+                experiments.throughput(chapter, slots, rounds=8, mail_delay=delay) for _ in range(5)
+            ]
         figures[f"{slots} slots, {delay * 1000:.0f} ms"] = spread(shares)
     return figures
 
@@ -90,14 +92,14 @@ def throughput() -> dict[str, Any]:
 def reports() -> dict[str, Any]:
     """Four reports by two workers over the same by two plain processes, in turn, five times."""
     shares = []
-    lines = 150_000
+    lines = 400_000
     with start("03") as chapter:
         for _ in range(5):
             plain = plain_processes(lines)
             begun = time.perf_counter()
             answers = [post(chapter.url, "/reports", {"lines": lines}) for _ in range(4)]
             for answer in answers:
-                job = finish(chapter.url, answer)
+                job = finish(chapter.url, answer, every=0.2)
                 assert job["result"]["lines"] == lines
             shares.append(plain / (time.perf_counter() - begun))
     return {"of_plain": spread(shares)}
@@ -146,7 +148,7 @@ def visit_during(chapter: Chapter, letters: int, logs: int) -> "pd.Series[float]
         answers = [post(chapter.url, "/newsletters", letter) for _ in range(letters)]
         answers += [post(chapter.url, "/reports", {"lines": 150_000}) for _ in range(logs)]
         for answer in answers:
-            finish(chapter.url, answer)
+            finish(chapter.url, answer, every=0.2)
         if not answers:
             time.sleep(3)
         span = (begin, time.time())

@@ -126,9 +126,12 @@ def post(url: str, path: str, body: Any, timeout: float = 120.0) -> requests.Res
     return requests.post(f"{url}{path}", json=body, timeout=timeout)
 
 
-def finish(url: str, answer: requests.Response, timeout: float = 120.0) -> dict[str, Any]:
+def finish(
+    url: str, answer: requests.Response, timeout: float = 120.0, every: float = 0.02
+) -> dict[str, Any]:
     """The job document at its end, whether the chapter answers at once (202) or then (200).
 
+    Asks for it each `every` seconds.
     Raises LabError for any other answer, or if the job does not end within `timeout` seconds.
     """
     if not answer.ok:
@@ -138,7 +141,7 @@ def finish(url: str, answer: requests.Response, timeout: float = 120.0) -> dict[
     while job["state"] not in ENDED:
         if time.monotonic() > deadline:
             raise LabError(f"The job did not end within {timeout:g} s: {job}")
-        time.sleep(0.02)
+        time.sleep(every)
         job = requests.get(f"{url}/jobs/{job['id']}", timeout=timeout).json()
     return job
 

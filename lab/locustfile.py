@@ -98,7 +98,7 @@ class Publisher(FastHttpUser):
         with self.client.post("/newsletters", json=letter, catch_response=True) as answer:
             job = answer.json() if answer.ok else {"state": "FAILURE", "error": answer.text}
         while job["state"] not in ENDED:
-            gevent.sleep(0.05)
+            gevent.sleep(0.2)  # asking more often would be a load of its own
             job = self.client.get(f"/jobs/{job['id']}", name="/jobs/<id>").json()
         self.environment.events.request.fire(
             request_type="JOB",
