@@ -23,7 +23,7 @@ def fault_table() -> dict[str, Any]:
     """Every fault, five times under Celery's defaults and five times under the chapter's care."""
     rows = list(faults.FAULTS)
     runs: list[dict[str, Any]] = [{"celery_defaults": True, "wait": 20.0}, {}] * 5
-    with ThreadPoolExecutor(2) as pool:  # it counts; the seconds come from timeouts, not from load
+    with ThreadPoolExecutor(3) as pool:  # it counts; the seconds come from timeouts, not from load
         tables = list(pool.map(lambda options: faults.hurt_in_turn(rows, **options), runs))
     return {
         row: {
