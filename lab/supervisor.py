@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+NEEDED = ("redis", "mailserver")
 
 
 class Supervisor:
@@ -58,11 +59,16 @@ class Supervisor:
                         due[name] = time.monotonic() + self.restart_after[name]
 
     def stop(self) -> None:
-        for process in self.running.values():
+        """Stop all: first those that work, then what they need in order to stop."""
+        for needed in (False, True):
+            self.stop_those([p for name, p in self.running.items() if (name in NEEDED) == needed])
+
+    def stop_those(self, processes: "list[subprocess.Popen[bytes]]") -> None:
+        for process in processes:
             signal_group(process.pid, signal.SIGTERM)
             signal_group(process.pid, signal.SIGCONT)  # a frozen process cannot obey
         deadline = time.monotonic() + GRACE
-        for process in self.running.values():
+        for process in processes:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
