@@ -163,7 +163,7 @@ class Chapter:
                 self.pids.pop(event["name"], None)
                 self.ended[event["name"]] = event["code"]
 
-    def wait_until_ready(self, timeout: float = 30.0, ends_are_fatal: bool = False) -> None:
+    def wait_until_ready(self, timeout: float = 60.0, ends_are_fatal: bool = False) -> None:
         """Wait until every port takes connections, `/ping` answers, and so does every worker.
 
         Raises LabError after `timeout` seconds, or at once, with `ends_are_fatal`, if a

@@ -19,6 +19,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line("In CI a skipped test is a failure.", red=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a running chapter go to the same process of pytest-xdist."""
     for item in items:
