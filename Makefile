@@ -22,7 +22,7 @@ tour: .venv/.tour  ## The same measurement in every chapter, and one table
 	@$(RUN) lab tour
 
 test: .venv/.test $(NODE)  ## Every test
-	$(RUN) pytest -n 3 --dist loadgroup
+	$(RUN) pytest
 
 check: .venv/.test  ## Style, types, what differs between chapters, numbers in prose
 	$(BIN)/ruff check .

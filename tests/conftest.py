@@ -19,19 +19,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line("In CI a skipped test is a failure.", red=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a running chapter go to the same process of pytest-xdist."""
-    for item in items:
-        chosen = getattr(item, "callspec", None)
-        numbers = [str(v) for v in chosen.params.values() if v in lab.chapters()] if chosen else []
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {''.join(numbers)}"))
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None and skips_fail(reporter) and session.exitstatus == 0:
+    if skips_fail(reporter) and session.exitstatus == 0:
         session.exitstatus = 1
 
 
