@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -35,10 +36,17 @@ this is not a log line
 """
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as opened:
-        port: int = opened.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Nobody listens on them. The system gives those above 32767 to outgoing connections."""
+    while True:
+        ports = random.sample(range(20_000, 32_000), count)
+        if not any(is_open(port) for port in ports):
+            return ports
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -46,7 +54,7 @@ def mailbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[mailserver.Mailbox]:
     """A mail server that takes no time, on a port of its own."""
     box = mailserver.Mailbox()
     box.faults.delay = 0
-    port = free_port()
+    (port,) = free_ports(1)
     monkeypatch.setattr(work, "SMTP_PORT", port)
     smtp = mailserver.open_smtp(box, port)
     yield box
@@ -107,7 +115,7 @@ def test_a_silent_mail_server_is_given_up(
 def test_no_mail_server_at_all_is_a_502(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "SMTP_PORT", free_port())
+    monkeypatch.setattr(work, "SMTP_PORT", free_ports(1)[0])
     answer = client.post("/newsletters", json=LETTER)
     assert (answer.status_code, answer.get_json()["sent"]) == (502, 0)
 
@@ -206,8 +214,8 @@ def test_slots_decide_who_waits(threads: int, visitor_waits: bool, tmp_path: Pat
 @contextmanager
 def running_chapter(logs: Path, **settings: object) -> Iterator[int]:
     """Run the Procfile on free ports; gives the port of its web process."""
-    port, smtp_port = free_port(), free_port()
-    more = {"SMTP_PORT": smtp_port, "MAILBOX_PORT": free_port(), **settings}
+    port, smtp_port, door = free_ports(3)
+    more = {"SMTP_PORT": smtp_port, "MAILBOX_PORT": door, **settings}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (logs / "honcho.log").open("w+") as log:
         process = subprocess.Popen(
@@ -230,11 +238,6 @@ def running_chapter(logs: Path, **settings: object) -> Iterator[int]:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as attempt:
-        return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
 def ping(port: int) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -39,10 +40,17 @@ this is not a log line
 """
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as opened:
-        port: int = opened.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Nobody listens on them. The system gives those above 32767 to outgoing connections."""
+    while True:
+        ports = random.sample(range(20_000, 32_000), count)
+        if not any(is_open(port) for port in ports):
+            return ports
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ def mailbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[mailserver.Mailbox]:
     """A mail server that takes no time, on a port of its own."""
     box = mailserver.Mailbox()
     box.faults.delay = 0
-    port = free_port()
+    (port,) = free_ports(1)
     monkeypatch.setattr(work, "SMTP_PORT", port)
     smtp = mailserver.open_smtp(box, port)
     yield box
@@ -253,7 +261,7 @@ def test_an_unknown_job_or_event_gets_an_error(browser: SocketIOTestClient) -> N
 @pytest.mark.parametrize("transports", [["polling"], ["websocket"], None])
 def test_the_echo_comes_back_over_each_transport(transports: list[str] | None) -> None:
     """The seed's example: connect is answered with Connected, and what is sent comes back."""
-    port = free_port()
+    (port,) = free_ports(1)
     environment = {**os.environ, "PORT": str(port)}
     here = Path(__file__).parent
     server = subprocess.Popen(
@@ -275,7 +283,7 @@ def test_the_echo_comes_back_over_each_transport(transports: list[str] | None) -
 
 
 def test_the_native_echo_answers_the_same() -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "uvicorn", "native_asyncio:app", "--port", str(port)]
     server = subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
     try:
@@ -331,8 +339,8 @@ def test_an_async_view_gathers_but_its_leftovers_never_run() -> None:
 @contextmanager
 def running_chapter(logs: Path, **settings: object) -> Iterator[int]:
     """Run the Procfile on free ports; gives the port of its web process."""
-    port, smtp_port = free_port(), free_port()
-    more = {"SMTP_PORT": smtp_port, "MAILBOX_PORT": free_port(), **settings}
+    port, smtp_port, door = free_ports(3)
+    more = {"SMTP_PORT": smtp_port, "MAILBOX_PORT": door, **settings}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (logs / "honcho.log").open("w+") as log:
         process = subprocess.Popen(
@@ -355,11 +363,6 @@ def running_chapter(logs: Path, **settings: object) -> Iterator[int]:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as attempt:
-        return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
 def ping(port: int) -> None:

@@ -6,6 +6,7 @@ Run them here with: python -m pytest
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -43,11 +44,16 @@ def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+    """Nobody listens on them. The system gives those above 32767 to outgoing connections."""
+    while True:
+        ports = random.sample(range(20_000, 32_000), count)
+        if not any(is_open(port) for port in ports):
+            return ports
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Postroom:

@@ -1,7 +1,9 @@
 """Start a chapter from its Procfile, wait until it answers, hurt it, stop it."""
 
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -252,11 +254,16 @@ class Chapter:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+    """Ports that nobody listens on, none of them twice in this process.
+
+    Below 32768, for the system gives those above to outgoing connections: a port found free
+    there may be taken a moment later.
+    """
+    free = (port for port in _ports if not is_open(port))
+    return list(itertools.islice(free, count))
+
+
+_ports = itertools.cycle(random.sample(range(20_000, 32_000), 12_000))
 
 
 def is_open(port: int) -> bool:
