@@ -24,8 +24,24 @@ from redis import RedisError
 from lab.mailbox import Mailbox
 
 ROOT = Path(__file__).resolve().parent.parent
-PORTS = {"PORT": 8000, "SMTP_PORT": 8025, "MAILBOX_PORT": 8026, "REDIS_PORT": 6379}
-"""Every port a chapter listens on: the environment variable and its default."""
+PORTS = {
+    "PORT": 8000,
+    "SMTP_PORT": 8025,
+    "MAILBOX_PORT": 8026,
+    "REDIS_PORT": 6379,
+    "FLOWER_PORT": 5555,
+    "MAIL_METRICS_PORT": 9101,
+    "REPORT_METRICS_PORT": 9102,
+}
+"""Every port a chapter may listen on: the environment variable and its default."""
+
+NEEDS = {
+    "REDIS_PORT": "redis",
+    "FLOWER_PORT": "flower",
+    "MAIL_METRICS_PORT": "flower",
+    "REPORT_METRICS_PORT": "flower",
+}
+"""Ports that a chapter has only if this process is in its Procfile."""
 
 
 class LabError(Exception):
@@ -67,9 +83,9 @@ def start(
     if celery_defaults:
         for name, command in commands.items():
             command = command.replace("--app tasks", "--app lab.celery_defaults")
-            commands[name] = command.replace("env REMAP_SIGTERM=SIGQUIT ", "")
+            commands[name] = command.replace("REMAP_SIGTERM=SIGQUIT ", "")
     environment = dict(os.environ)
-    names = [name for name in PORTS if name != "REDIS_PORT" or "redis" in commands]
+    names = [name for name in PORTS if NEEDS.get(name, "web") in commands]
     if fixed_ports:
         environment.setdefault("DATA", str(path / "data"))
         if environment.get("REDIS_URL"):
