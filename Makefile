@@ -11,7 +11,7 @@ RUN := PYTHONPATH=. $(BIN)/python -m
 INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --constraint requirements.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test check results diffs lock kill mailbox clean $(NUMBERS)
+.PHONY: help tour test check results diffs lock kill fault mailbox clean $(NUMBERS)
 
 help:  ## This list
 	@echo "Flask, Unblocked. The commands:"
@@ -37,6 +37,9 @@ $(NUMBERS): .venv/.tour $(NODE)
 
 kill: .venv/.tour  ## Kill a process of the running chapter: make kill NAME=web
 	@$(RUN) lab kill $(or $(NAME),web) --signal $(or $(SIGNAL),SIGKILL)
+
+fault: .venv/.tour  ## Break the running chapter 04: make fault NAME=flood, then NAME=mend
+	@$(RUN) lab fault $(NAME)
 
 mailbox: .venv/.tour  ## Who got mail from the running chapter
 	@$(RUN) lab mailbox

@@ -89,7 +89,7 @@ class OfTheQueues(Collector):
         )
         consumed = GaugeMetricFamily(
             "postroom_queue_consumed_timestamp_seconds",
-            "When a worker last took a canary from the queue",
+            "When a worker last took a task from the queue",
             labels=["queue"],
         )
         last = jobs.store.hgetall("consumed")

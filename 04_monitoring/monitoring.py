@@ -12,7 +12,7 @@ from celery_app import LOOK_EVERY, QUEUES, celery
 
 routes = Blueprint("monitoring", __name__)
 registry = metrics.registry(metrics.OfThisService(), metrics.OfTheQueues())
-STALE = 3 * LOOK_EVERY  # seconds: three canaries
+STALE = 3 * LOOK_EVERY  # seconds, in which three canaries come
 
 
 def install(app: Flask) -> None:
@@ -61,7 +61,7 @@ def workers() -> Response:
 
 
 def consumption(queue: str, alive: dict[str, Any]) -> dict[str, Any]:
-    """Whether a canary was taken from the queue of late, or all slots have better to do."""
+    """Whether a task was taken from the queue of late, or all slots are at work on older ones."""
     last = jobs.store.hget("consumed", queue)
     ago = round(time.time() - float(last), 1) if last else None
     waiting = jobs.store.llen(queue)
@@ -71,5 +71,5 @@ def consumption(queue: str, alive: dict[str, Any]) -> dict[str, Any]:
     elif slots and all(worker["busy"] >= worker["slots"] for worker in slots):
         state = "busy"
     else:
-        state = "stalled" if waiting else "unproven"  # no canary waits: is beat running?
-    return {"state": state, "last_canary_seconds_ago": ago, "waiting": waiting}
+        state = "stalled" if waiting else "unproven"  # not even a canary came: is beat running?
+    return {"state": state, "last_taken_seconds_ago": ago, "waiting": waiting}

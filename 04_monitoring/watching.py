@@ -11,6 +11,7 @@ from celery.worker.control import inspect_command
 from celery.worker.state import active_requests
 from prometheus_client import start_http_server
 
+import jobs
 import metrics
 from celery_app import celery
 
@@ -42,6 +43,7 @@ def serve(**_: Any) -> None:
 def begun(task: Task, **_: Any) -> None:
     request = task.request
     request.begun = time.perf_counter()
+    jobs.store.hset("consumed", queue_of(task), time.time())  # the proof that somebody takes it
     metrics.BUSY.labels(queue_of(task)).inc()
     if published := getattr(request, "published_at", None):
         metrics.WAIT_SECONDS.labels(task.name).observe(max(0.0, time.time() - published))

@@ -5,6 +5,7 @@ import sys
 
 from lab import figures, run, stages, tour
 from lab.chapters import LabError
+from lab.outages import OUTAGES
 
 
 def main() -> int:
@@ -29,6 +30,10 @@ def main() -> int:
     command.add_argument("process", help="its name in the Procfile")
     command.add_argument("--signal", default="SIGKILL")
     command.set_defaults(run=lambda options: run.kill(options.process, options.signal))
+
+    command = commands.add_parser("fault", help="break the running chapter 04, or mend it")
+    command.add_argument("name", help=f"one of {', '.join(OUTAGES)}, or mend")
+    command.set_defaults(run=lambda options: run.fault(options.name))
 
     command = commands.add_parser("mailbox", help="who got mail from the running chapter")
     command.set_defaults(run=lambda options: run.mailbox())

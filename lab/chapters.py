@@ -67,6 +67,7 @@ def start(
     restart: bool = False,
     restart_after: dict[str, float] | None = None,
     celery_defaults: bool = False,
+    shared_pool: bool = False,
     **settings: Any,
 ) -> "Chapter":
     """Start a chapter and return it once it answers; use it as a context manager.
@@ -75,7 +76,8 @@ def start(
     ends is started again after half a second, or after the seconds that `restart_after` has by
     its name. With `fixed_ports` the chapter takes its usual ports (8000 …), Redis and data, else
     free ports and a data folder that is thrown away, so any number can run side by side. With
-    `celery_defaults` the workers run without what keeps their tasks safe: see that module.
+    `celery_defaults` the workers run without what keeps their tasks safe: see that module. With
+    `shared_pool` one worker, whose processes serve both queues, takes the place of the two.
     Raises LabError, with the last lines of the log, if a process ends before it is ready.
     """
     path = folder(number)
@@ -84,8 +86,12 @@ def start(
         for name, command in commands.items():
             command = command.replace("--app tasks", "--app lab.celery_defaults")
             commands[name] = command.replace("REMAP_SIGTERM=SIGQUIT ", "")
+    if shared_pool:
+        share(commands)
     environment = dict(os.environ)
     names = [name for name in PORTS if NEEDS.get(name, "web") in commands]
+    if shared_pool:
+        names.remove("REPORT_METRICS_PORT")
     if fixed_ports:
         environment.setdefault("DATA", str(path / "data"))
         if environment.get("REDIS_URL"):
@@ -100,6 +106,16 @@ def start(
     environment |= {name: str(value) for name, value in settings.items()}
     pauses = dict.fromkeys(commands, 0.5) | (restart_after or {})
     return Chapter(path, commands, ports, environment, pauses if restart else {})
+
+
+def share(commands: dict[str, str]) -> None:
+    """Instead of a worker for each queue, one worker whose processes serve both."""
+    del commands["report"]
+    for one, both in (
+        ("--queues mail", "--queues mail,reports"),
+        ("--pool threads", "--pool prefork"),
+    ):
+        commands["mail"] = commands["mail"].replace(one, both)
 
 
 def read_procfile(path: Path) -> dict[str, str]:

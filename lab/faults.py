@@ -1,4 +1,4 @@
-"""Hurt chapter 03 in the middle of its work, and count what was lost and what came twice."""
+"""Hurt a chapter in the middle of its work; count what was lost and what came twice."""
 
 import os
 import signal
@@ -101,10 +101,10 @@ FAULTS: dict[str, Fault] = {
 
 
 @contextmanager
-def victim(celery_defaults: bool = False, **settings: Any) -> Iterator[Chapter]:
-    """Chapter 03, whose processes come back when they are killed: Redis after 3 s."""
+def victim(number: str = "03", celery_defaults: bool = False, **settings: Any) -> Iterator[Chapter]:
+    """A chapter whose processes come back when they are killed: Redis after 3 s."""
     with start(
-        "03",
+        number,
         restart=True,
         restart_after={"redis": 3.0},
         celery_defaults=celery_defaults,
@@ -142,6 +142,7 @@ def hurt(chapter: Chapter, fault: str, wait: float = 40.0) -> Outcome:
 
 def hurt_in_turn(
     faults: list[str],
+    number: str = "03",
     celery_defaults: bool = False,
     deduplicate: bool = True,
     wait: float = 40.0,
@@ -153,7 +154,7 @@ def hurt_in_turn(
     the chapter's, as in `lab.start`.
     """
     outcomes = {}
-    with victim(celery_defaults, **settings) as chapter:
+    with victim(number, celery_defaults, **settings) as chapter:
         for fault in faults:
             chapter.mailbox.set(deduplicate=deduplicate)
             outcomes[fault] = hurt(chapter, fault, wait)

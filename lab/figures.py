@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lab import figures_01, figures_02, figures_03
+from lab import figures_01, figures_02, figures_03, figures_04
 from lab.chapters import LabError
 from lab.results import from_root, record
 
@@ -29,6 +29,11 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "03_memory": figures_03.memory,
     "03_faults": figures_03.fault_table,
     "03_window": figures_03.window,
+    "04_cost": figures_04.cost,
+    "04_isolation": figures_04.isolation,
+    "04_recovery": figures_04.recovery,
+    "04_detection": figures_04.detection,
+    "04_faults": figures_04.fault_table,
 }
 
 

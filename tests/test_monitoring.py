@@ -1,0 +1,195 @@
+"""Chapter 04 from outside: Prometheus, its alerts and dashboard, Flower's page, dead letters."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+from playwright.sync_api import Browser, Page, expect
+
+import lab
+from lab import outages
+from lab.chapters import folder
+from lab.figures_04 import wait_until
+from lab.prometheus import Prometheus, watching
+
+from .test_push import send, state, visit
+
+LETTER = {"subject": "News", "body": "Hello", "recipients": ["ann@example.com"]}
+
+
+@pytest.fixture(scope="module")
+def monitored() -> Iterator[lab.Chapter]:
+    with lab.start("04", restart=True, MAIL_DELAY=0.02, RETRY_AFTER=0.5, LOOK_EVERY=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def prometheus(monitored: lab.Chapter) -> Iterator[Prometheus]:
+    if not shutil.which("prometheus"):
+        pytest.skip("No Prometheus on PATH. On Debian or Ubuntu: apt-get install prometheus")
+    with watching(monitored) as found:
+        yield found
+
+
+@pytest.fixture
+def mended(monitored: lab.Chapter) -> Iterator[lab.Chapter]:
+    yield monitored
+    outages.mend(monitored)
+
+
+def test_configuration_and_rules_are_what_prometheus_takes() -> None:
+    if not shutil.which("promtool"):
+        pytest.skip("No promtool on PATH. On Debian or Ubuntu: apt-get install prometheus")
+    command = ["promtool", "check", "config", "prometheus.yml"]
+    done = subprocess.run(command, cwd=folder("04"), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "alerts.yml" in done.stdout
+
+
+def test_every_service_is_scraped_under_its_name(prometheus: Prometheus) -> None:
+    up = {sample["metric"]["job"]: sample["value"][1] for sample in prometheus.query("up")}
+    assert up == dict.fromkeys(("web", "mail", "report", "flower"), "1")
+
+
+def test_every_query_of_the_dashboard_and_of_the_rules_finds_something(
+    prometheus: Prometheus, monitored: lab.Chapter
+) -> None:
+    """After one of everything: a push, a mail, a retry, a report."""
+    lab.send_newsletter(monitored.url, 3)
+    lab.make_report(monitored.url, 1000)
+    monitored.mailbox.set(drop_every=1)
+    job = lab.post(monitored.url, "/newsletters", LETTER)
+    retries = 'postroom_retries_total{kind="newsletter"}'
+    wait_until(lambda: prometheus.query(retries), 30)
+    monitored.mailbox.mend()
+    lab.finish(monitored.url, job)
+    dashboard = json.loads((folder("04") / "dashboard.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(queries) > 10
+    rules = requests.get(f"{prometheus.url}/api/v1/rules", timeout=10).json()
+    for group in rules["data"]["groups"]:
+        queries += [rule["query"] for rule in group["rules"]]
+    exported = {
+        name
+        for query in set(re.findall(r"(?:postroom_\w+|\bup\b)", " ".join(queries)))
+        for name in [query]
+    }
+    assert len(exported) > 10
+    for name in exported:
+        assert prometheus.query(name), f"{name} is asked for and not exported"
+    for query in queries[: len(queries) - len(rules["data"]["groups"][0]["rules"])]:
+        wait_until(lambda query=query: prometheus.query(query), 30)  # type: ignore[misc]
+
+
+def errors(chapter: lab.Chapter) -> None:
+    """Redis hangs, and visitors come all the same."""
+    outages.freeze("redis")(chapter)
+    for _ in range(5):
+        assert requests.get(f"{chapter.url}/jobs", timeout=10).status_code == 503
+
+
+ALERTS: dict[str, Callable[[lab.Chapter], None]] = {
+    "ServiceDown": outages.freeze("flower"),
+    "BrokerAway": outages.freeze("redis"),
+    "ErrorRate": errors,
+    "NothingConsumed": outages.take_nothing,
+    "BeatGone": outages.freeze("beat"),
+    "QueueTooOld": outages.flood,
+    "Retries": outages.drop_mails,
+    "DeadLetters": outages.lose_upload,
+}
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_fires_and_is_silent_again(
+    prometheus: Prometheus, mended: lab.Chapter, alert: str
+) -> None:
+    wait_until(lambda: alert not in prometheus.firing(), 60)
+    ALERTS[alert](mended)
+    wait_until(lambda: alert in prometheus.firing(), 40)
+
+
+def test_every_alert_is_fired_here() -> None:
+    text = (folder("04") / "alerts.yml").read_text()
+    assert set(re.findall(r"alert: (\w+)", text)) == set(ALERTS)
+
+
+def test_nothing_fires_while_all_is_well(prometheus: Prometheus, monitored: lab.Chapter) -> None:
+    outages.mend(monitored)
+    wait_until(lambda: not prometheus.firing(), 60)
+    for _ in range(3):
+        lab.send_newsletter(monitored.url, 10)
+        lab.make_report(monitored.url, 20_000)
+        assert prometheus.firing() == set()
+
+
+def test_the_page_of_flower_shows_a_task_with_its_arguments(
+    monitored: lab.Chapter, browser: Browser
+) -> None:
+    job = lab.send_newsletter(monitored.url, 2)["id"]
+    found = re.search(r"name and password: (\S+):(\S+)\)", monitored.log("flower", 1000))
+    assert found
+    name, password = found.groups()
+    url = f"http://127.0.0.1:{monitored.ports['FLOWER_PORT']}/tasks"
+    assert requests.get(url, timeout=10).status_code == 401
+    credentials: Any = {"username": name, "password": password}
+    with browser.new_context(http_credentials=credentials) as context:
+        page = context.new_page()
+        page.goto(url)
+        row = page.locator("tr", has_text=job)
+        expect(row).to_contain_text("newsletter")
+        expect(row).to_contain_text("SUCCESS")
+        expect(page.locator("body")).not_to_contain_text("@example.com")
+
+
+def test_the_page_links_to_what_watches(monitored: lab.Chapter, page: Page) -> None:
+    visit(page, monitored)
+    for name, status in {"Flower": 401, "Metrics": 200, "Health": 200}.items():
+        address = page.get_by_role("link", name=name).get_attribute("href")
+        assert address is not None
+        address = address if address.startswith("http") else monitored.url + address
+        assert requests.get(address, timeout=10).status_code == status
+
+
+def test_the_page_says_when_the_next_try_is_and_replays_a_dead_letter(
+    mended: lab.Chapter, page: Page
+) -> None:
+    visit(page, mended)
+    expect(page.locator("#dead-letters .none")).to_be_visible()
+    mended.mailbox.set(drop_every=1)
+    send(page, 3)
+    card = page.locator("#jobs article").first
+    expect(card.locator(".state")).to_have_text(
+        re.compile(r"RETRY, next try at \d\d:\d\d:\d\d"), timeout=20_000
+    )
+    state(page, "FAILURE")
+    letter = page.locator("#dead-letters article")
+    expect(letter).to_contain_text("The mail server is away: 0 of 3 mails were sent")
+    letter.locator("summary").click()
+    expect(letter.locator("pre")).to_contain_text("MailServerAway")
+    mended.mailbox.mend()
+    letter.get_by_role("button", name="Replay").click()
+    state(page, "SUCCESS")
+    expect(card).to_contain_text("3 sent, 0 refused")
+    expect(letter).to_have_count(0)
+    assert len(mended.mailbox.messages(card.get_attribute("data-job") or "")) == 3
+
+
+def test_dead_letters_are_discarded_from_the_page(mended: lab.Chapter, page: Page) -> None:
+    for _ in range(2):
+        outages.lose_upload(mended)
+    visit(page, mended)
+    letters = page.locator("#dead-letters article")
+    expect(letters).to_have_count(2, timeout=30_000)
+    letters.first.get_by_role("button", name="Discard").click()
+    expect(letters).to_have_count(1)
+    outages.lose_upload(mended)
+    expect(letters).to_have_count(2, timeout=30_000)
+    page.get_by_role("button", name="Discard all").click()
+    expect(page.locator("#dead-letters .none")).to_be_visible()
+    assert requests.get(f"{mended.url}/dead-letters", timeout=10).json() == []
