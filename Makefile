@@ -22,7 +22,8 @@ tour: .venv/.tour  ## The same measurement in every chapter, and one table
 	@$(RUN) lab tour
 
 test: .venv/.test $(NODE)  ## Every test
-	$(RUN) pytest
+	$(RUN) pytest --numprocesses 3 --dist loadfile --ignore tests/test_faults.py
+	$(RUN) pytest tests/test_faults.py
 
 check: .venv/.test  ## Style, types, what differs between chapters, numbers in prose
 	$(BIN)/ruff check .

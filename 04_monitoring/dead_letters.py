@@ -5,6 +5,7 @@ job:<id>         keeps the reason (`error`) and the trace; it does not expire
 job:<id>:ledger  is kept too: so a replay passes by whoever has their mail
 """
 
+import os
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, url_for
@@ -14,7 +15,7 @@ from werkzeug.exceptions import NotFound
 import events
 import jobs
 
-MOST_KEPT = 1000
+MOST_KEPT = int(os.environ.get("MOST_DEAD_LETTERS", "1000"))
 routes = Blueprint("dead_letters", __name__)
 
 

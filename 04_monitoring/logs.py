@@ -101,6 +101,10 @@ def begin() -> None:
 def end(response: Response) -> Response:
     response.headers["X-Request-ID"] = tracing.current()
     if not request.path.startswith(QUIET):
-        ms = round(1000 * (time.perf_counter() - g.begun), 1)
-        log.info(f"{request.method} {request.path[:200]}", status=response.status_code, ms=ms)
+        log.info(
+            f"{request.method} {request.url_rule or 'unknown'}",
+            path=request.path[:200],
+            status=response.status_code,
+            ms=round(1000 * (time.perf_counter() - g.begun), 1),
+        )
     return response

@@ -6,7 +6,6 @@ report) has several processes, which share a folder of files: so a reading of on
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +20,9 @@ from redis_server import DATA
 # The Procfile says which folder, for Celery's own command imports prometheus_client before this.
 # Whoever imports this file first is a service's main process: it begins with an empty folder.
 SHARED = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(DATA / "metrics" / "python")))
-shutil.rmtree(SHARED, ignore_errors=True)
-SHARED.mkdir(parents=True)
+SHARED.mkdir(parents=True, exist_ok=True)
+for old in SHARED.glob("*.db"):
+    old.unlink()
 
 from prometheus_client import (  # noqa: E402  (it looks for the folder when it is imported)
     CollectorRegistry,

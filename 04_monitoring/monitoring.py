@@ -1,6 +1,7 @@
 """What the web process tells of itself: `/metrics`, and `/health/…` for whoever restarts things."""
 
 import time
+from http import HTTPMethod
 from typing import Any
 
 from flask import Blueprint, Flask, Response, g, jsonify, request
@@ -22,7 +23,8 @@ def install(app: Flask) -> None:
 
 def count(response: Response) -> Response:
     endpoint = request.endpoint or "none"  # not the path: ids would make a series of each job
-    metrics.REQUESTS.labels(request.method, endpoint, response.status_code).inc()
+    method = request.method if request.method in HTTPMethod.__members__ else "other"
+    metrics.REQUESTS.labels(method, endpoint, response.status_code).inc()
     metrics.REQUEST_SECONDS.labels(endpoint).observe(time.perf_counter() - g.begun)
     return response
 

@@ -78,7 +78,7 @@ class Postroom:
         }
         settings |= {"MAIL_DELAY": 0.05, "MAIL_SLOTS": 1, "DATA": data, "JOB_TTL": 3600}
         settings |= {"RESEND_AFTER": 1, "LOOK_EVERY": 0.3, "RETRY_AFTER": 0.1}
-        settings |= {"REPORT_LIMIT": 6, "TO_TIDY_UP": 2}
+        settings |= {"REPORT_LIMIT": 6, "TO_TIDY_UP": 2, "MOST_DEAD_LETTERS": 8}
         self.environment = {k: v for k, v in os.environ.items() if k != "REDIS_URL"}
         self.environment |= {name: str(value) for name, value in settings.items()}
         scripts = str(Path(sys.executable).parent)

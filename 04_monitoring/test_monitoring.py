@@ -370,8 +370,11 @@ def test_what_cannot_pass_is_not_tried_again(postroom: Postroom) -> None:
 def test_a_dead_letter_has_its_reason_and_is_replayed_without_a_second_mail(
     postroom: Postroom,
 ) -> None:
+    before = scrape(postroom, "mail")
     job = fail(postroom)
     letter = dead(postroom)[job]
+    failed = ("postroom_task_run_seconds_count", "newsletter", "FAILURE")
+    wait_until(lambda: grown(postroom, "mail", before, *failed) == 1)  # for Celery too
     assert "mails were sent" in letter["error"]
     assert "MailServerAway" in letter["trace"]
     assert abs(letter["given_up_at"] - time.time()) < 30
@@ -412,6 +415,16 @@ def test_all_dead_letters_at_once(postroom: Postroom) -> None:
     for job in kept:
         assert postroom.finish(job)["state"] == "SUCCESS"
         assert len(postroom.mails(job)) == 6
+
+
+def test_dead_letters_do_not_pile_up_for_ever(postroom: Postroom) -> None:
+    oldest = {f"old-{n}": n for n in range(10)}
+    postroom.redis.zadd("dead", oldest)
+    kept = fail(postroom)
+    wait_until(lambda: postroom.redis.zcard("dead") == 8)
+    assert postroom.redis.zrevrange("dead", 0, 0) == [kept]
+    assert not postroom.redis.zscore("dead", "old-0")
+    requests.delete(f"{postroom.url}/dead-letters", timeout=10)
 
 
 def test_an_upload_of_a_dead_letter_is_kept_for_its_replay(postroom: Postroom) -> None:
@@ -457,6 +470,7 @@ def test_a_report_at_its_soft_limit_tidies_up(postroom: Postroom) -> None:
     assert (job["state"], job["error"]) == ("FAILURE", "Stopped: it took longer than 6 s.")
     assert 0 < job["done"] < job["total"]
     assert "SoftTimeLimitExceeded" in dead(postroom)[job["id"]]["trace"]
+    assert any("Soft time limit (6.0s)" in line["event"] for line in lines(postroom, "report"))
     requests.delete(f"{postroom.url}/dead-letters/{job['id']}", timeout=10)
 
 

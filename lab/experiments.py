@@ -1,7 +1,10 @@
 """The measurements that are the same in every chapter."""
 
+import re
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +103,41 @@ def crash(number: str, process: str, recovers_within: float = 0.0, **settings: A
         chapter.mailbox.wait_for(recipients, timeout=recovers_within)
         chapter.mailbox.wait_until_quiet(10 * MAIL_DELAY)
         return chapter.mailbox.count(addresses(recipients))
+
+
+@contextmanager
+def deepest_queue(chapter: Chapter, asked: bool = True) -> Iterator[list[int]]:
+    """How many tasks wait in the mail queue, ten times a second; nothing if not `asked`."""
+    depths: list[int] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while asked and not over.wait(0.1):
+            text = requests.get(f"{chapter.url}/metrics", timeout=10).text
+            found = re.search(r'^postroom_queue_messages{queue="mail"} (\S+)', text, re.MULTILINE)
+            depths.append(int(float(found[1])) if found else 0)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield depths
+    finally:
+        over.set()
+        looking.join()
+
+
+def noticed(chapter: Chapter, process: str, timeout: float = 60.0) -> float:
+    """Freeze `process`: seconds until `/health/workers` is not 200. Raises LabError if never."""
+    chapter.hurt(process, "SIGSTOP")
+    begun = time.monotonic()
+    try:
+        while requests.get(f"{chapter.url}/health/workers", timeout=10).ok:
+            if time.monotonic() - begun > timeout:
+                raise LabError(f"Nobody noticed a frozen {process} within {timeout:g} s.")
+            time.sleep(0.1)
+        return round(time.monotonic() - begun, 1)
+    finally:
+        chapter.hurt(process, "SIGCONT")
 
 
 def send_and_forget(url: str, letter: dict[str, object]) -> None:

@@ -6,12 +6,13 @@ fails when a lesson and its results differ.
 
 from typing import Any
 
+from lab.outages import OUTAGES
 from lab.results import origin, recorded
 
 
-def table(heading: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
-    lines = [heading, ["---"] + ["--:"] * (len(heading) - 1), *rows]
+def table(heading: list[str], rows: list[list[str]], numbers: bool = True) -> str:
+    """A Markdown table; the first column is text, the others are `numbers` or text too."""
+    lines = [heading, ["---"] + ["--:" if numbers else "---"] * (len(heading) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -294,3 +295,83 @@ def window() -> str:
     ]
     heading = ["the mail server keeps every 5th mail, does not say so, and", "received twice"]
     return table(heading, rows) + under(document, "Five runs: smallest–largest. ")
+
+
+# --- Chapter 04 -----------------------------------------------------------------------
+
+
+def isolation() -> str:
+    document = recorded("04_isolation")
+    names = {
+        "shared": "one pool of six processes for both queues",
+        "separate": "four threads for mails, two processes for reports",
+    }
+    rows = [
+        [names[key], seconds(figures["wait p95"]), seconds(figures["reports"])]
+        for key, figures in document["figures"].items()
+    ]
+    heading = ["", "a newsletter waits, p95", "40 reports take"]
+    return table(heading, rows) + under(document, "Three runs: median (smallest–largest). ")
+
+
+def cost() -> str:
+    document = recorded("04_cost")
+    names = {
+        "POST p50": "`POST /newsletters` to 202, median",
+        "throughput": "newsletters a second, 4 slots",
+    }
+    rows = [
+        [names[key], f"{ratio['median']:.2f} × ({ratio['min']:.2f}–{ratio['max']:.2f})"]
+        for key, ratio in document["figures"].items()
+    ]
+    text = "Both chapters run and are asked in turn, five times: median (smallest–largest). "
+    return table(["", "04 over 03"], rows) + under(document, text)
+
+
+def recovery() -> str:
+    document = recorded("04_recovery")
+    figures = document["figures"]
+    row = [
+        f"{figures['mails']}",
+        f"{figures['lost']['max']:.0f}",
+        f"{figures['twice']['max']:.0f}",
+        seconds(figures["seconds"]),
+    ]
+    heading = ["mails", "lost, at most", "twice, at most", "all done after its return"]
+    return table(heading, [row]) + under(document, "Five runs: median (smallest–largest). ")
+
+
+def fault_table_04() -> str:
+    document = recorded("04_faults")
+    rows = []
+    for fault, outcomes in document["figures"].items():
+        counts = [bounds([run[key] for run in outcomes]) for key in ("lost", "twice")]
+        counts.append(bounds([run["reports_lost"] for run in outcomes]))
+        ends = [run["seconds"] for run in outcomes]
+        rows.append([fault, *counts, "never" if None in ends else f"{bounds(ends)} s"])
+    heading = ["fault", "mails lost", "twice", "reports lost", "all done after"]
+    text = "40 mails in two newsletters, two reports, three runs each: smallest–largest. "
+    return table(heading, rows) + under(document, text)
+
+
+def detection() -> str:
+    document = recorded("04_detection")
+    rows = []
+    for name, signs in document["figures"].items():
+        cells = [f"`{name}`: {OUTAGES[name][0]}"]
+        known = {sign: found["seconds"]["median"] for sign, found in signs.items() if found}
+        soonest = min(known.values())
+        for sign in ("log", "health", "alert"):
+            found = signs[sign]
+            if not found:
+                cells.append("–")
+                continue
+            cell = f"{found['says']}, {seconds(found['seconds'])}"
+            cells.append(f"**{cell}**" if known[sign] == soonest else cell)
+        rows.append(cells)
+    text = (
+        "Three runs: median (smallest–largest); the first in bold; –: silent for 40 s in one run "
+        "at least. "
+    )
+    heading = ["fault", "log", "health", "alert"]
+    return table(heading, rows, numbers=False) + under(document, text)

@@ -17,7 +17,17 @@ RECORDED = ROOT / "results"
 LOCAL = RECORDED / "local"
 """Where your own runs go; git ignores it."""
 
-PACKAGES = ["flask", "gunicorn", "aiosmtpd", "flask-socketio", "celery", "redis", "locust"]
+PACKAGES = [
+    "flask",
+    "gunicorn",
+    "aiosmtpd",
+    "flask-socketio",
+    "celery",
+    "redis",
+    "flower",
+    "prometheus-client",
+    "locust",
+]
 
 
 def record(name: str, figures: dict[str, Any], command: str, keep: bool = False) -> Path:

@@ -36,6 +36,7 @@ STOPS = [
     Stop("01", "01, four slots", 4, "web", {"THREADS": 4}),
     Stop("02", "02, push", 4, "web", {"JOB_SLOTS": 4}),
     Stop("03", "03, workers", 4, "mail", {"MAIL_SLOTS": 4}, recovers_within=30.0),
+    Stop("04", "04, watched", 4, "mail", {"MAIL_SLOTS": 4, "LOOK_EVERY": 1}, recovers_within=30.0),
 ]
 
 
@@ -51,6 +52,10 @@ class Row:
     lost: int
     twice: int
     mails: int
+    deepest: int | None = None
+    "Most tasks that waited in the mail queue, during the throughput; None before chapter 04."
+    noticed: float | None = None
+    "Seconds from freezing the worker until `/health/workers` says so; None before chapter 04."
 
 
 def tour(keep: bool = False) -> None:
@@ -94,7 +99,10 @@ def visit(
     with start(stop.chapter, MAIL_DELAY=experiments.MAIL_DELAY, **stop.settings) as chapter:
         beat = experiments.heartbeat(chapter, lines=100_000)
         say(f"{stop.label}: throughput against its limit")
-        of_limit = experiments.throughput(chapter, stop.slots, rounds=3)
+        watched = stop.chapter >= "04"
+        with experiments.deepest_queue(chapter, asked=watched) as depths:
+            of_limit = experiments.throughput(chapter, stop.slots, rounds=3, mail_delay=0.1)
+        noticed = experiments.noticed(chapter, stop.process) if watched else None
 
     def p99(span: tuple[float, float]) -> float:
         return percentile(beat.visit.during(span).latency_ms, 99)
@@ -108,6 +116,8 @@ def visit(
         lost=count.lost,
         twice=count.twice,
         mails=count.due,
+        deepest=max(depths, default=None),
+        noticed=noticed,
     )
     return row, beat
 
@@ -120,6 +130,8 @@ COLUMNS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
     ("limit", "throughput of its limit", lambda row: f"{row['of_limit']:.0%}"),
     ("lost", "`kill -9`: mails lost", lambda row: f"{row['lost']} of {row['mails']}"),
     ("twice", "mails sent twice", lambda row: str(row["twice"])),
+    ("queue", "deepest queue", lambda row: str(row.get("deepest") or "–")),
+    ("seen", "a frozen worker is noticed after", lambda row: after(row.get("noticed"))),
 ]
 """Heading on the terminal, heading in the README, and how to write the cell."""
 
@@ -127,11 +139,16 @@ CAPTION = """POST: until the POST of a newsletter is answered.
 mail p99, log p99: 99 of 100 visitors wait no longer than this for /ping,
   while a newsletter goes out and while a report on a log is made.
 limit: newsletters finished per second, of slots / service time.
-lost, twice: of one newsletter's mails, after kill -9 in the middle."""
+lost, twice: of one newsletter's mails, after kill -9 in the middle.
+queue, seen: tasks that waited; until a frozen worker shows in /health/workers."""
 
 
 def duration(ms: float) -> str:
     return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
+def after(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.1f} s"
 
 
 def to_table(rows: list[Row]) -> Table:

@@ -1,6 +1,6 @@
-"""The fault table of chapter 03, row by row: nothing is lost, and nobody gets a mail twice.
+"""The fault table, row by row: nothing is lost, and nobody gets a mail twice.
 
-The rows run once, in two chapters side by side; each test looks at its row.
+The rows run once for each chapter, in two of its copies side by side; each test looks at its row.
 """
 
 import time
@@ -23,21 +23,44 @@ MAIL = "kill -9 of the mail worker"
 KEPT = "mail server keeps every 5th mail, but does not say so"
 
 
-@pytest.fixture(scope="module")
-def tables() -> list[dict[str, Outcome]]:
-    """The table, in two halves; the same without deduplication; and under Celery's defaults."""
-    rows = list(FAULTS)
-    runs: list[tuple[list[str], dict[str, Any]]] = [
-        (rows[::2], ALONE),
-        (rows[1::2], ALONE),
-        ([MAIL, KEPT], ALONE | {"deduplicate": False}),
-        ([POOL, MAIL], {"celery_defaults": True, "wait": 5}),
-    ]
+def run(runs: list[tuple[list[str], dict[str, Any]]]) -> list[dict[str, Outcome]]:
     with ThreadPoolExecutor(3) as pool:
         return list(pool.map(lambda run: faults.hurt_in_turn(run[0], **run[1]), runs))
 
 
+@pytest.fixture(scope="module")
+def tables() -> list[dict[str, Outcome]]:
+    """Chapter 03: the table in two halves; without deduplication; under Celery's defaults."""
+    rows = list(FAULTS)
+    return run(
+        [
+            (rows[::2], ALONE),
+            (rows[1::2], ALONE),
+            ([MAIL, KEPT], ALONE | {"deduplicate": False}),
+            ([POOL, MAIL], {"celery_defaults": True, "wait": 5}),
+        ]
+    )
+
+
+@pytest.fixture(scope="module", params=[number for number in lab.chapters() if number > "03"])
+def later_table(request: pytest.FixtureRequest) -> dict[str, Outcome]:
+    """The same table, on each chapter that is built on 03."""
+    thirds = [(list(FAULTS)[n::3], ALONE | {"number": request.param}) for n in range(3)]
+    found: dict[str, Outcome] = {}
+    for part in run(thirds):
+        found |= part
+    return found
+
+
 @pytest.mark.timeout(300)  # the first test waits for all rows
+@pytest.mark.parametrize("fault", FAULTS)
+def test_later_chapters_lose_nothing_either(later_table: dict[str, Outcome], fault: str) -> None:
+    outcome = later_table[fault]
+    assert (outcome.lost, outcome.twice, outcome.reports_lost) == (0, 0, 0)
+    assert outcome.seconds is not None
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_nothing_is_lost_and_nothing_comes_twice(
     tables: list[dict[str, Outcome]], fault: str
@@ -104,6 +127,13 @@ ROUTES: list[tuple[str, str, object]] = [
     ("POST", "/add", {"x": 1, "y": 2}),
     ("GET", "/add/any", None),
 ]
+ROUTES_OF_04: list[tuple[str, str, object]] = [
+    ("GET", "/dead-letters", None),
+    ("POST", "/dead-letters/any/replay", None),
+    ("DELETE", "/dead-letters/any", None),
+    ("GET", "/health/ready", None),
+    ("GET", "/health/workers", None),
+]
 
 
 def wait_for_sum(chapter: lab.Chapter, path: str) -> None:
@@ -115,14 +145,16 @@ def wait_for_sum(chapter: lab.Chapter, path: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["refuses", "hangs"])
-def test_without_a_broker_every_route_says_so_at_once_and_recovers(how: str) -> None:
+@pytest.mark.parametrize("number", [number for number in lab.chapters() if number >= "03"])
+def test_without_a_broker_every_route_says_so_at_once_and_recovers(number: str, how: str) -> None:
     settings: dict[str, Any] = {"MAIL_DELAY": 0, "RESEND_AFTER": 1}
-    with lab.start("03", restart=True, restart_after={"redis": 8.0}, **settings) as chapter:
+    with lab.start(number, restart=True, restart_after={"redis": 8.0}, **settings) as chapter:
         before = ask(chapter, "POST", "/newsletters", LETTER).json()["id"]
         add = ask(chapter, "POST", "/add", {"x": 1, "y": 2}).headers["Location"]
         away = chapter.processes("redis")[0]
         chapter.hurt("redis", "SIGSTOP" if how == "hangs" else "SIGKILL")
-        for method, path, body in ROUTES * 2:
+        routes = ROUTES + (ROUTES_OF_04 if number >= "04" else [])
+        for method, path, body in routes * 2:
             answer = ask(chapter, method, path, body)
             assert answer.status_code == 503, (path, answer.text)
             assert answer.headers["Content-Type"] == "application/problem+json"
