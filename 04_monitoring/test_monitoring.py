@@ -1,9 +1,12 @@
 """What this chapter adds: metrics, logs, health, Flower; backoff, limits, dead letters."""
 
 import json
+import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -214,6 +217,32 @@ def test_no_log_names_a_subscriber(postroom: Postroom) -> None:
     assert lines(postroom, "web")
     assert lines(postroom, "mail")
     assert lines(postroom, "beat")
+
+
+LOG_AN_ADDRESS = """
+import logging, logs
+logs.configure()
+log = logging.getLogger("test")
+log.warning("Refused: <%s>", "ann@example.com")
+try:
+    raise ValueError("bob@mail.example.com")
+except ValueError:
+    log.exception("It failed")
+logs.log.info("structured", reader="cas@example.com", worker="mail@host")
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_an_address_in_a_message_or_an_exception_is_masked(form: str) -> None:
+    environment = os.environ | {"LOG_FORMAT": form}
+    command = [sys.executable, "-c", LOG_AN_ADDRESS]
+    printed = subprocess.run(
+        command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    for name in ("ann", "bob", "cas"):
+        assert f"{name}@" not in printed
+    assert printed.count("***@") == 3
+    assert "mail@host" in printed  # the name of a worker is not an address
 
 
 def test_a_worker_that_answers_and_takes_nothing_is_not_well(postroom: Postroom) -> None:

@@ -32,7 +32,7 @@ def main() -> int:
     command.set_defaults(run=lambda options: run.kill(options.process, options.signal))
 
     command = commands.add_parser("fault", help="break the running chapter 04, or mend it")
-    command.add_argument("name", help=f"one of {', '.join(OUTAGES)}, or mend")
+    command.add_argument("name", nargs="?", default="", help=f"{', '.join(OUTAGES)}, or mend")
     command.set_defaults(run=lambda options: run.fault(options.name))
 
     command = commands.add_parser("mailbox", help="who got mail from the running chapter")

@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import requests
 
-from lab.chapters import Chapter, LabError, start
+from lab.chapters import Chapter, LabError
 from lab.load import (
     Visit,
     addresses,
@@ -85,24 +84,25 @@ def throughput(chapter: Chapter, slots: int, rounds: int = 4, mail_delay: float 
     return (len(ends) - slots) / (end - begin) / (slots / (recipients * mail_delay))
 
 
-def crash(number: str, process: str, recovers_within: float = 0.0, **settings: Any) -> Count:
+def crash(chapter: Chapter, process: str, recovers_within: float = 0.0) -> Count:
     """`kill -9` of `process` in the middle of a newsletter: who got mail, who got it twice?
 
-    The process is started again, and has `recovers_within` seconds to finish the work by
-    itself; nobody sends the newsletter a second time.
+    The process is started again (the chapter runs with `restart`), and has `recovers_within`
+    seconds to finish the work by itself; nobody sends the newsletter a second time.
     """
     recipients = 20
-    with start(number, restart=True, MAIL_DELAY=MAIL_DELAY, **settings) as chapter:
-        letter = {"subject": "News", "body": "Hello", "recipients": addresses(recipients)}
-        sender = threading.Thread(target=send_and_forget, args=(chapter.url, letter))
-        sender.start()
-        chapter.mailbox.wait_for(recipients // 3, timeout=30)
-        chapter.hurt(process)
-        sender.join()
-        chapter.wait_until_ready()
-        chapter.mailbox.wait_for(recipients, timeout=recovers_within)
-        chapter.mailbox.wait_until_quiet(10 * MAIL_DELAY)
-        return chapter.mailbox.count(addresses(recipients))
+    chapter.mailbox.empty()
+    chapter.mailbox.set(delay=MAIL_DELAY)
+    letter = {"subject": "News", "body": "Hello", "recipients": addresses(recipients)}
+    sender = threading.Thread(target=send_and_forget, args=(chapter.url, letter))
+    sender.start()
+    chapter.mailbox.wait_for(recipients // 3, timeout=30)
+    chapter.hurt(process)
+    sender.join()
+    chapter.wait_until_ready()
+    chapter.mailbox.wait_for(recipients, timeout=recovers_within)
+    chapter.mailbox.wait_until_quiet(10 * MAIL_DELAY)
+    return chapter.mailbox.count(addresses(recipients))
 
 
 @contextmanager

@@ -366,7 +366,8 @@ def detection() -> str:
             if not found:
                 cells.append("–")
                 continue
-            cell = f"{found['says']}, {seconds(found['seconds'])}"
+            says = found["says"].split(",")[0] if sign == "log" else found["says"]
+            cell = f"{says}, {seconds(found['seconds'])}"
             cells.append(f"**{cell}**" if known[sign] == soonest else cell)
         rows.append(cells)
     text = (

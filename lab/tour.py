@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lab import experiments, plots
-from lab.chapters import chapters, start
+from lab.chapters import Chapter, chapters, start
 from lab.load import percentile
 from lab.mailbox import Count
 from lab.results import from_root, origin, record, recorded
@@ -49,9 +49,9 @@ class Row:
     newsletter_p99_ms: float
     report_p99_ms: float
     of_limit: float
-    lost: int
-    twice: int
-    mails: int
+    lost: int = 0
+    twice: int = 0
+    mails: int = 0
     deepest: int | None = None
     "Most tasks that waited in the mail queue, during the throughput; None before chapter 04."
     noticed: float | None = None
@@ -66,43 +66,46 @@ def tour(keep: bool = False) -> None:
     with Progress(
         TextColumn("{task.description:<56}"), BarColumn(), TimeElapsedColumn(), console=console
     ) as progress:
-        bar = progress.add_task("", total=2 * len(stops) + 2)
+        bar = progress.add_task("", total=3 * len(stops) + 1)
 
         def say(text: str) -> None:
             progress.update(bar, description=text, advance=1)
             if not console.is_terminal:
                 console.print(text)
 
-        say("kill -9 in the middle of a newsletter, at every stop")
-        with ThreadPoolExecutor() as pool:  # mails are counted, not timed: all stops at once
-            counts = list(pool.map(crash, stops))
-        visited = [visit(stop, count, say) for stop, count in zip(stops, counts, strict=True)]
+        with ThreadPoolExecutor() as pool:
+            visited = [visit(stop, say, pool) for stop in stops]
         say("Done")
-    rows = [row for row, _ in visited]
+    rows = [with_count(row, count.result()) for row, _, count in visited]
     console.print(to_table(rows))
     seconds = round(time.monotonic() - begun)
     figures = {"rows": [asdict(row) for row in rows], "seconds": seconds}
     path = record("tour", figures, "make tour", keep)
-    picture = plots.save(draw(visited), path.with_suffix(".png"))
+    picture = plots.save(draw(rows, [beat for _, beat, _ in visited]), path.with_suffix(".png"))
     console.print(f"{seconds} s. Figures: {from_root(path)}. Picture: {from_root(picture)}.")
 
 
-def crash(stop: Stop) -> Count:
-    return experiments.crash(stop.chapter, stop.process, stop.recovers_within, **stop.settings)
+Visited = tuple[Row, experiments.Heartbeat, "Future[Count]"]
 
 
-def visit(
-    stop: Stop, count: Count, say: Callable[[str], None]
-) -> tuple[Row, experiments.Heartbeat]:
-    """Measure one stop, whose crash left `count`. `say` is told what is being done."""
-    say(f"{stop.label}: newsletter and report, with a visitor")
-    with start(stop.chapter, MAIL_DELAY=experiments.MAIL_DELAY, **stop.settings) as chapter:
+def visit(stop: Stop, say: Callable[[str], None], pool: ThreadPoolExecutor) -> Visited:
+    """Measure one stop; then hurt it, and leave it to recover in `pool` while the tour goes on.
+
+    `say` is told what is being done.
+    """
+    chapter = start(stop.chapter, restart=True, MAIL_DELAY=experiments.MAIL_DELAY, **stop.settings)
+    try:
+        say(f"{stop.label}: newsletter and report, with a visitor")
         beat = experiments.heartbeat(chapter, lines=100_000)
         say(f"{stop.label}: throughput against its limit")
         watched = stop.chapter >= "04"
         with experiments.deepest_queue(chapter, asked=watched) as depths:
-            of_limit = experiments.throughput(chapter, stop.slots, rounds=3, mail_delay=0.1)
+            of_limit = experiments.throughput(chapter, stop.slots, rounds=2)
         noticed = experiments.noticed(chapter, stop.process) if watched else None
+        say(f"{stop.label}: kill -9 in the middle of a newsletter")
+    except BaseException:
+        chapter.stop()
+        raise
 
     def p99(span: tuple[float, float]) -> float:
         return percentile(beat.visit.during(span).latency_ms, 99)
@@ -113,13 +116,19 @@ def visit(
         newsletter_p99_ms=round(p99(beat.newsletter), 1),
         report_p99_ms=round(p99(beat.report), 1),
         of_limit=round(of_limit, 3),
-        lost=count.lost,
-        twice=count.twice,
-        mails=count.due,
         deepest=max(depths, default=None),
         noticed=noticed,
     )
-    return row, beat
+    return row, beat, pool.submit(crash, chapter, stop)
+
+
+def crash(chapter: Chapter, stop: Stop) -> Count:
+    with chapter:
+        return experiments.crash(chapter, stop.process, stop.recovers_within)
+
+
+def with_count(row: Row, count: Count) -> Row:
+    return replace(row, lost=count.lost, twice=count.twice, mails=count.due)
 
 
 COLUMNS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
@@ -172,11 +181,11 @@ def to_markdown() -> str:
     return "\n".join([*lines, "", origin(document)])
 
 
-def draw(visited: list[tuple[Row, experiments.Heartbeat]]) -> Figure:
+def draw(rows: list[Row], beats: list[experiments.Heartbeat]) -> Figure:
     """One heartbeat under the other: what the visitor felt at each stop."""
-    picture, grid = plots.figure(rows=len(visited), width=11, height=2.6 * len(visited) + 0.6)
-    longest = max(beat.visit.rows.start.max() - beat.visit.rows.start.min() for _, beat in visited)
-    for (row, beat), axes in zip(visited, grid[:, 0], strict=True):
+    picture, grid = plots.figure(rows=len(rows), width=11, height=2.6 * len(rows) + 0.6)
+    longest = max(beat.visit.rows.start.max() - beat.visit.rows.start.min() for beat in beats)
+    for row, beat, axes in zip(rows, beats, grid[:, 0], strict=True):
         begin = beat.visit.rows.start.min()
         plots.heartbeat(axes, beat.visit.rows, begin)
         for (left, right), label, color in (

@@ -259,7 +259,8 @@ def test_the_mailbox_counts_lost_and_twice(running: Chapter) -> None:
 
 
 def test_a_crash_loses_what_was_not_sent() -> None:
-    count = experiments.crash("01", "web", THREADS=1)
+    with lab.start("01", restart=True, THREADS=1) as chapter:
+        count = experiments.crash(chapter, "web")
     assert count.due == 20
     assert 0 < count.lost < 20
     assert (count.lost + count.received, count.twice) == (20, 0)
