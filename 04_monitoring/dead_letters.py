@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, url_for
-from structlog.contextvars import bind_contextvars
+from structlog.contextvars import bound_contextvars
 from werkzeug.exceptions import NotFound
 
 import events
@@ -71,9 +71,9 @@ def replay(job_id: str) -> jobs.Job | None:
     job = jobs.open_again(job_id)
     if job is None:
         return None
-    bind_contextvars(correlation=jobs.correlation(job), job=job.id)
-    events.push(job)
-    jobs.send(job)
+    with bound_contextvars(correlation=jobs.correlation(job), job=job.id):
+        events.push(job)
+        jobs.send(job)
     return job
 
 

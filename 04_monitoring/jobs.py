@@ -177,12 +177,16 @@ def open_again(job_id: str) -> Job | None:
         job.state, job.error = "PENDING", None
         write_document(redis, job)
         redis.hset(key, "attempts", 0)
+        redis.hdel(key, "cancelled")
         redis.zrem("dead", job_id)
         redis.zadd("jobs:open", {job_id: time.time() + RESEND_AFTER})
         redis.expire(f"{key}:input", JOB_TTL)
         redis.expire(f"{key}:ledger", JOB_TTL)
         return job
 
+    upload = UPLOADS / f"{job_id}.log"
+    if upload.exists():
+        upload.touch()  # or it would count as forgotten: see forget_old_uploads
     job: Job | None = store.transaction(mark, key, "dead", value_from_callable=True)
     return job
 

@@ -28,7 +28,7 @@ def hide_addresses(_: Any, __: str, line: dict[str, Any]) -> dict[str, Any]:
     """Who reads logs need not know who reads newsletters: `ann@example.com` → `***@example.com`."""
     for key, value in line.items():
         if isinstance(value, str):
-            line[key] = re.sub(r"[^\s@<>'\"]+(?=@[\w.-]+\.[a-z])", "***", value)
+            line[key] = re.sub(r"[^\s@<>\"]+(?=@[\w.-]+\.[^\W\d_])", "***", value)
     return line
 
 

@@ -223,7 +223,7 @@ LOG_AN_ADDRESS = """
 import logging, logs
 logs.configure()
 log = logging.getLogger("test")
-log.warning("Refused: <%s>", "ann@example.com")
+log.warning("Refused: <%s>", "o'ann@EXAMPLE.COM")
 try:
     raise ValueError("bob@mail.example.com")
 except ValueError:

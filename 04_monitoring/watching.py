@@ -43,10 +43,11 @@ def serve(**_: Any) -> None:
 def begun(task: Task, **_: Any) -> None:
     request = task.request
     request.begun = time.perf_counter()
-    jobs.store.hset("consumed", queue_of(task), time.time())  # the proof that somebody takes it
     metrics.BUSY.labels(queue_of(task)).inc()
-    if published := getattr(request, "published_at", None):
+    published = getattr(request, "published_at", None)
+    if published and not request.eta:  # a retry waits on purpose
         metrics.WAIT_SECONDS.labels(task.name).observe(max(0.0, time.time() - published))
+    jobs.store.hset("consumed", queue_of(task), time.time())  # the proof that somebody takes it
 
 
 @task_postrun.connect
