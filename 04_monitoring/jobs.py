@@ -155,7 +155,7 @@ def cancel(job_id: str) -> Job | None:
         if job is not None and job.state not in ENDED:
             redis.hset(key, "cancelled", "1")
             if not running:
-                job.state = "REVOKED"
+                job.state, job.retry_at = "REVOKED", None
                 write_end(redis, job)
         return job
 

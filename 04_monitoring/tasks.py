@@ -208,8 +208,8 @@ def run(task: Task, job_id: str, steps: Steps, limit: float) -> None:
         except Exception as error:
             trace = traceback.format_exc()
             job.state, job.error = "FAILURE", str(error)
-        if job.state == "RETRY":
-            job.retry_at = time.time() + wait
+        job.retry_at = time.time() + wait if job.state == "RETRY" else None
+        if job.retry_at:
             metrics.RETRIES.labels(job.kind).inc()
         jobs.save(job, token, trace)
         events.push(job, outside)

@@ -82,6 +82,8 @@ def test_the_web_process_counts_requests_by_route_and_status(postroom: Postroom)
     postroom.get("/jobs/never-was-either")
     assert grown(postroom, "web", before, "postroom_requests_total", "GET", "get_job", "404") == 2
     assert grown(postroom, "web", before, "postroom_request_seconds_count", "get_job") == 2
+    requests.request("NONSENSE", f"{postroom.url}/jobs", timeout=10)
+    assert grown(postroom, "web", before, "postroom_requests_total", "other", "none", "405") == 1
 
 
 def test_workers_count_mails_tasks_and_their_times(postroom: Postroom) -> None:
@@ -385,6 +387,7 @@ def test_a_retry_says_when(postroom: Postroom) -> None:
     assert waits[-1] > waits[0]  # 0.1 s, then twice as much, and again
     assert postroom.look_up(job)["retry_at"] is None
     assert grown(postroom, "mail", before, "postroom_retries_total", "newsletter") == 5
+    assert grown(postroom, "mail", before, "postroom_task_wait_seconds_count", "newsletter") == 1
 
 
 def test_what_cannot_pass_is_not_tried_again(postroom: Postroom) -> None:
@@ -410,7 +413,9 @@ def test_a_dead_letter_has_its_reason_and_is_replayed_without_a_second_mail(
         assert postroom.redis.ttl(key) == -1, key  # kept until somebody decides
     assert scrape(postroom)[("postroom_dead_letters",)] == len(dead(postroom))
     postroom.faults(drop_every=0)
+    postroom.redis.hset(f"job:{job}", "cancelled", "1")  # too late then, and void now
     answer = postroom.post(f"/dead-letters/{job}/replay", None)
+    assert answer.headers["X-Request-ID"] != postroom.redis.hget(f"job:{job}", "correlation")
     assert (answer.status_code, answer.headers["Location"]) == (202, f"/jobs/{job}")
     assert answer.json()["state"] == "PENDING"
     assert postroom.post(f"/dead-letters/{job}/replay", None).status_code == 404
@@ -464,7 +469,19 @@ def test_an_upload_of_a_dead_letter_is_kept_for_its_replay(postroom: Postroom) -
     postroom.signal("report", signal.SIGCONT)
     assert postroom.finish(job)["state"] == "FAILURE"
     assert "workers died" in dead(postroom)[job]["error"]
+    uploads = postroom.data / "uploads"
+
+    def old_files_are_forgotten() -> None:
+        (uploads / "forgotten.log").touch()
+        os.utime(uploads / "forgotten.log", (1, 1))
+        wait_until(lambda: not (uploads / "forgotten.log").exists())
+
+    os.utime(uploads / f"{job}.log", (1, 1))  # as if it had been dead for longer than JOB_TTL
+    old_files_are_forgotten()
+    postroom.signal("report", signal.SIGSTOP)
     assert postroom.post(f"/dead-letters/{job}/replay", None).status_code == 202
+    old_files_are_forgotten()
+    postroom.signal("report", signal.SIGCONT)
     assert postroom.finish(job)["result"]["lines"] == 5
     wait_until(lambda: not list((postroom.data / "uploads").glob(f"{job}*")))
 

@@ -177,11 +177,12 @@ def arrived(chapter: Chapter, letters: list[str]) -> int:
     return sum(len(chapter.mailbox.messages(job)) for job in letters)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+def wait_until(condition: Callable[[], Any], timeout: float = 60.0) -> None:
+    """Wait until `condition()` is true. Raises LabError if it is not within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise LabError("The work did not begin within a minute.")
+            raise LabError(f"What was waited for did not come within {timeout:g} s.")
         time.sleep(0.02)
 
 

@@ -12,7 +12,8 @@ import pandas as pd
 import requests
 
 from lab import experiments, faults, outages
-from lab.chapters import Chapter, LabError, start
+from lab.chapters import Chapter, start
+from lab.faults import wait_until
 from lab.load import ENDED, addresses, finish, percentile, post
 from lab.prometheus import Prometheus, watching
 from lab.results import spread
@@ -56,14 +57,6 @@ def accepted(*chapters: Chapter, count: int = 300) -> list[float]:
 
 def wait_for_empty_queues(chapter: Chapter) -> None:
     wait_until(lambda: all(job["state"] in ENDED for job in outages.recent(chapter)), 60)
-
-
-def wait_until(condition: Callable[[], Any], timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"What was waited for did not come within {timeout:g} s.")
-        time.sleep(0.05)
 
 
 def isolation() -> dict[str, Any]:

@@ -16,7 +16,6 @@ from rich.markup import escape
 from lab import outages
 from lab.chapters import ROOT, Chapter, LabError, start
 from lab.mailbox import Mailbox
-from lab.outages import OUTAGES
 
 RUNNING = ROOT / ".lab" / "running.json"
 COLORS = ["cyan", "magenta", "green", "yellow", "red", "blue", "white"]
@@ -107,12 +106,14 @@ def fault(name: str) -> None:
     if name == "mend":
         outages.mend(chapter)
         print("Mended.")
-    elif name in OUTAGES:
-        text, outage = OUTAGES[name]
+    elif name in outages.OUTAGES:
+        text, outage = outages.OUTAGES[name]
         outage(chapter)
         print(f"Now {text}. To mend it: make fault NAME=mend")
     else:
-        raise LabError(f"There is no fault {name!r}. There are: {', '.join(OUTAGES)}, mend.")
+        raise LabError(
+            f"There is no fault {name!r}. There are: {', '.join(outages.OUTAGES)}, mend."
+        )
 
 
 def running() -> Running:

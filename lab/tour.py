@@ -139,7 +139,7 @@ COLUMNS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
     ("limit", "throughput of its limit", lambda row: f"{row['of_limit']:.0%}"),
     ("lost", "`kill -9`: mails lost", lambda row: f"{row['lost']} of {row['mails']}"),
     ("twice", "mails sent twice", lambda row: str(row["twice"])),
-    ("queue", "deepest queue", lambda row: str(row.get("deepest") or "–")),
+    ("queue", "deepest queue", lambda row: tasks(row.get("deepest"))),
     ("seen", "a frozen worker is noticed after", lambda row: after(row.get("noticed"))),
 ]
 """Heading on the terminal, heading in the README, and how to write the cell."""
@@ -154,6 +154,10 @@ queue, seen: tasks that waited; until a frozen worker shows in /health/workers."
 
 def duration(ms: float) -> str:
     return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
+def tasks(count: int | None) -> str:
+    return "–" if count is None else str(count)
 
 
 def after(seconds: float | None) -> str:

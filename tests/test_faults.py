@@ -1,6 +1,6 @@
 """The fault table, row by row: nothing is lost, and nobody gets a mail twice.
 
-The rows run once for each chapter, in two of its copies side by side; each test looks at its row.
+The rows run once for each chapter, in copies of it side by side; each test looks at its row.
 """
 
 import time

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 import lab
 from lab import outages
 from lab.chapters import folder
-from lab.figures_04 import wait_until
+from lab.faults import wait_until
 from lab.prometheus import Prometheus, watching
 
 from .test_push import send, state, visit
