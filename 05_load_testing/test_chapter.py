@@ -1,0 +1,514 @@
+"""The chapter's own tests, with real processes: Redis, workers, mail server. No eager mode.
+
+Run them here with: python -m pytest
+"""
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import socketio as socketio_client
+from redis import Redis
+
+import redis_server
+
+HERE = Path(__file__).parent
+RECIPIENTS = ["ann@example.com", "bob@example.com", "cas@example.com"]
+LETTER = {"subject": "News", "body": "Hello", "recipients": RECIPIENTS}
+ENDED = ("SUCCESS", "FAILURE", "REVOKED")
+LOG = b"""\
+192.0.2.1 - - [02/Nov/2026:09:00:00 +0000] "GET /news?page=2 HTTP/1.1" 200 100 "-" "Firefox"
+192.0.2.1 - ann [02/Nov/2026:09:59:59 +0000] "GET /news HTTP/1.1" 304 -
+this is not a log line
+198.51.100.7 - - [02/Nov/2026:23:00:00 +0000] "POST / HTTP/1.1" 500 7
+"""
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {timeout:g} s"
+        time.sleep(0.02)
+
+
+def free_ports(count: int) -> list[int]:
+    """Nobody listens on them. The system gives those above 32767 to outgoing connections."""
+    while True:
+        ports = random.sample(range(20_000, 32_000), count)
+        if not any(is_open(port) for port in ports):
+            return ports
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Postroom:
+    """The Procfile's processes on free ports. One mail at a time, and quick second looks."""
+
+    def __init__(self, data: Path) -> None:
+        port, smtp, door, redis, flower, mail, report = free_ports(7)
+        self.data = data
+        self.url = f"http://127.0.0.1:{port}"
+        self.flower = f"http://127.0.0.1:{flower}"
+        self.metrics_ports = {"mail": mail, "report": report}
+        self.door = f"http://127.0.0.1:{door}"
+        self.redis: Any = Redis(port=redis, decode_responses=True)
+        settings: dict[str, Any] = {
+            "PORT": port,
+            "SMTP_PORT": smtp,
+            "MAILBOX_PORT": door,
+            "REDIS_PORT": redis,
+            "FLOWER_PORT": flower,
+            "MAIL_METRICS_PORT": mail,
+            "REPORT_METRICS_PORT": report,
+        }
+        settings |= {"MAIL_DELAY": 0.05, "MAIL_SLOTS": 1, "DATA": data, "JOB_TTL": 3600}
+        settings |= {"RESEND_AFTER": 1, "LOOK_EVERY": 0.3, "RETRY_AFTER": 0.1}
+        settings |= {"REPORT_LIMIT": 6, "TO_TIDY_UP": 2, "MOST_DEAD_LETTERS": 8}
+        self.environment = {k: v for k, v in os.environ.items() if k != "REDIS_URL"}
+        self.environment |= {name: str(value) for name, value in settings.items()}
+        scripts = str(Path(sys.executable).parent)
+        self.environment["PATH"] = scripts + os.pathsep + os.environ["PATH"]
+        lines = (HERE / "Procfile").read_text().splitlines()
+        self.commands = dict(line.split(": ", 1) for line in lines)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        for name in self.commands:
+            self.start(name)
+        wait_until(self.ready)
+
+    def start(self, name: str) -> None:
+        with (self.data / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                ["/bin/sh", "-c", f"exec {self.commands[name]}"],
+                cwd=HERE,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """To a process and its children: they are one group."""
+        os.killpg(self.processes[name].pid, number)
+
+    def ready(self) -> bool:
+        logs = ((self.data / f"{name}.log").read_text() for name in ("mail", "report"))
+        try:
+            return all(" ready." in log for log in logs) and self.get("/ping").ok
+        except requests.ConnectionError:
+            return False
+
+    def stop(self) -> None:
+        for name, process in self.processes.items():
+            if process.poll() is None:
+                self.signal(name, signal.SIGKILL)
+            process.wait(30)
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(self.url + path, timeout=10)
+
+    def post(self, path: str, body: Any) -> requests.Response:
+        return requests.post(self.url + path, json=body, timeout=10)
+
+    def send(self, letter: dict[str, Any] = LETTER, query: str = "") -> str:
+        answer = self.post(f"/newsletters{query}", letter)
+        assert answer.status_code == 202, answer.text
+        assert answer.headers["Location"] == f"/jobs/{answer.json()['id']}"
+        return str(answer.json()["id"])
+
+    def look_up(self, job: str) -> dict[str, Any]:
+        document: dict[str, Any] = self.get(f"/jobs/{job}").json()
+        return document
+
+    def finish(self, job: str) -> dict[str, Any]:
+        wait_until(lambda: self.look_up(job)["state"] in ENDED)
+        return self.look_up(job)
+
+    def mails(self, job: str) -> list[str]:
+        messages = requests.get(f"{self.door}/messages", params={"job": job}, timeout=10).json()
+        return [message["recipient"] for message in messages]
+
+    def faults(self, **faults: Any) -> None:
+        requests.patch(f"{self.door}/faults", json=faults, timeout=10).raise_for_status()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postroom]:
+    postroom = Postroom(tmp_path_factory.mktemp("data"))
+    yield postroom
+    postroom.stop()
+
+
+@pytest.fixture
+def postroom(running: Postroom) -> Iterator[Postroom]:
+    yield running
+    requests.delete(f"{running.door}/faults", timeout=10)
+
+
+# --- The seed's example ---------------------------------------------------------------
+
+
+def test_a_sum_is_submitted_and_can_be_looked_up(postroom: Postroom) -> None:
+    answer = postroom.post("/add", {"x": 2, "y": 3})
+    assert answer.status_code == 202
+    assert answer.json()["status"] == "Task submitted"
+    path = answer.headers["Location"]
+    wait_until(lambda: postroom.get(path).json()["state"] == "SUCCESS")
+    assert postroom.get(path).json()["result"] == 5
+    assert 0 < postroom.redis.ttl(f"celery-task-meta-{answer.json()['id']}") <= 3600
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"x": 1}, "y"),
+        ({"x": "1", "y": 2}, "x"),
+        ({"x": True, "y": 2}, "x"),
+        ({"x": 1e16, "y": 2}, "x"),
+        ({"x": 1, "y": 2, "z": 3}, "z"),
+        ([1, 2], "whole body"),
+    ],
+)
+def test_a_wrong_sum_is_named(postroom: Postroom, body: Any, field: str) -> None:
+    answer = postroom.post("/add", body)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["field"].startswith(field)
+
+
+def test_celery_calls_an_unknown_id_pending_and_our_record_does_not(postroom: Postroom) -> None:
+    assert postroom.get("/add/never-was").json()["state"] == "PENDING"
+    assert postroom.get("/jobs/never-was").status_code == 404
+
+
+# --- One record for each job ----------------------------------------------------------
+
+
+def test_an_uploaded_log_is_summarised_and_its_file_removed(postroom: Postroom) -> None:
+    files = {"log": ("access.log", io.BytesIO(LOG))}
+    answer = requests.post(f"{postroom.url}/reports", files=files, timeout=10)
+    job = postroom.finish(answer.json()["id"])
+    assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 4, 4)
+    assert job["result"]["statuses"] == {"200": 1, "304": 1, "500": 1}
+    assert job["result"]["malformed"] == 1
+    wait_until(lambda: not list((postroom.data / "uploads").iterdir()))
+
+
+def test_the_answer_comes_before_the_mail(postroom: Postroom) -> None:
+    postroom.faults(silent=True)
+    job = postroom.send()
+    assert postroom.mails(job) == []
+    postroom.faults(silent=False)
+    assert postroom.finish(job)["state"] == "SUCCESS"
+    assert postroom.mails(job) == RECIPIENTS
+
+
+def test_the_message_is_json_and_carries_only_the_id(postroom: Postroom) -> None:
+    postroom.faults(silent=True)
+    first, second = postroom.send(), postroom.send()  # the second waits for the one slot
+    queued = {}
+
+    def found() -> bool:
+        for text in postroom.redis.lrange("mail", 0, -1):
+            queued.update({text: json.loads(text)})
+        return any(second in json.dumps(m["headers"]) for m in queued.values())
+
+    wait_until(found)
+    (text,) = (t for t, m in queued.items() if second in json.dumps(m["headers"]))
+    assert queued[text]["content-type"] == "application/json"
+    assert "ann@example.com" not in text
+    postroom.faults(silent=False)
+    for job in (first, second):
+        assert postroom.finish(job)["state"] == "SUCCESS"
+
+
+def test_records_expire_and_the_input_goes_first(postroom: Postroom) -> None:
+    job = postroom.send()
+    postroom.finish(job)
+    assert 0 < postroom.redis.ttl(f"job:{job}") <= 3600
+    assert 0 < postroom.redis.ttl(f"job:{job}:ledger") <= 3600
+    assert not postroom.redis.exists(f"job:{job}:input")
+    wait_until(lambda: not postroom.redis.exists(f"job:{job}:lease"))
+    assert postroom.redis.zscore("jobs:open", job) is None
+
+
+# --- Cancel, later, again -------------------------------------------------------------
+
+
+def test_a_cancelled_job_stops_between_two_steps(postroom: Postroom) -> None:
+    postroom.faults(silent=True)
+    job = postroom.send()
+    wait_until(lambda: postroom.look_up(job)["state"] == "STARTED")
+    answer = requests.delete(f"{postroom.url}/jobs/{job}", timeout=10)
+    assert answer.status_code == 202
+    postroom.faults(silent=False)
+    assert (postroom.finish(job)["state"], len(postroom.mails(job))) == ("REVOKED", 1)
+    assert requests.delete(f"{postroom.url}/jobs/{job}", timeout=10).json()["state"] == "REVOKED"
+
+
+def test_a_queued_job_can_be_cancelled_and_never_starts(postroom: Postroom) -> None:
+    postroom.faults(silent=True)
+    first, second, third = postroom.send(), postroom.send(), postroom.send()
+    wait_until(lambda: postroom.look_up(first)["state"] == "STARTED")
+    answer = requests.delete(f"{postroom.url}/jobs/{second}", timeout=10)
+    assert answer.json()["state"] == "REVOKED"
+    postroom.faults(silent=False)
+    assert postroom.finish(third)["state"] == "SUCCESS"  # it came after the second
+    assert postroom.look_up(second)["state"] == "REVOKED"
+    assert postroom.mails(second) == []
+
+
+def test_a_later_start(postroom: Postroom) -> None:
+    begun = time.monotonic()
+    job = postroom.send(query="?countdown=2")
+    assert postroom.finish(postroom.send())["state"] == "SUCCESS"  # sent later, and starts first
+    assert postroom.look_up(job)["state"] == "PENDING"
+    assert postroom.finish(job)["state"] == "SUCCESS"
+    assert time.monotonic() - begun >= 2
+    assert len(postroom.mails(job)) == 3
+
+
+@pytest.mark.parametrize("countdown", ["-1", "3601", "soon", "nan", "inf"])
+def test_a_wrong_countdown_is_named(postroom: Postroom, countdown: str) -> None:
+    answer = postroom.post(f"/newsletters?countdown={countdown}", LETTER)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["field"] == "countdown"
+
+
+def test_a_job_whose_message_was_lost_is_sent_again(postroom: Postroom) -> None:
+    postroom.faults(silent=True)
+    first = postroom.send()
+    wait_until(lambda: postroom.look_up(first)["state"] == "STARTED")
+    second = postroom.send()
+    wait_until(lambda: any(second in text for text in postroom.redis.lrange("mail", 0, -1)))
+    postroom.redis.delete("mail")
+    postroom.faults(silent=False)
+    assert postroom.finish(second)["state"] == "SUCCESS"
+    assert postroom.mails(second) == RECIPIENTS
+
+
+def test_a_job_that_was_sent_twice_runs_once(postroom: Postroom) -> None:
+    """What a second delivery does, in the middle of the first and after its end."""
+    postroom.faults(silent=True)
+    first = postroom.send()
+    wait_until(lambda: postroom.look_up(first)["state"] == "STARTED")
+    second = postroom.send()
+    wait_until(lambda: any(second in text for text in postroom.redis.lrange("mail", 0, -1)))
+    (message,) = (text for text in postroom.redis.lrange("mail", 0, -1) if second in text)
+    postroom.redis.rpush("mail", message, message)
+    postroom.faults(silent=False)
+    assert postroom.finish(second)["state"] == "SUCCESS"
+    wait_until(lambda: not any(second in text for text in postroom.redis.lrange("mail", 0, -1)))
+    assert postroom.finish(postroom.send())["state"] == "SUCCESS"  # after the copies
+    assert postroom.mails(second) == RECIPIENTS
+    assert postroom.look_up(second)["state"] == "SUCCESS"
+
+
+def test_a_mail_server_that_stays_away_ends_the_job_after_six_attempts(
+    postroom: Postroom,
+) -> None:
+    postroom.faults(drop_every=1)
+    states = set()
+
+    def ended() -> bool:
+        states.add(postroom.look_up(job)["state"])
+        return bool(states & set(ENDED))
+
+    job = postroom.send()
+    wait_until(ended)
+    assert "RETRY" in states
+    document = postroom.look_up(job)
+    assert (document["state"], document["done"]) == ("FAILURE", 0)
+    assert "0 of 3 mails were sent" in document["error"]
+    assert postroom.redis.hget(f"job:{job}", "attempts") == "6"
+
+
+def test_attempts_that_get_on_do_not_count(postroom: Postroom) -> None:
+    postroom.faults(drop_every=2)  # one mail in each attempt
+    recipients = [f"reader{n}@example.com" for n in range(8)]
+    job = postroom.finish(postroom.send(LETTER | {"recipients": recipients}))
+    assert (job["state"], job["done"]) == ("SUCCESS", 8)
+    assert postroom.mails(job["id"]) == recipients
+
+
+def test_refused_for_now_is_tried_again_and_refused_for_good_is_not(postroom: Postroom) -> None:
+    postroom.faults(refuse_every=2, refuse_addresses=["bob@example.com"])
+    job = postroom.finish(postroom.send())
+    assert (job["state"], job["done"]) == ("SUCCESS", 3)
+    assert (job["result"]["sent"], job["result"]["refused"]) == (2, 1)
+    assert job["result"]["refusals"][0]["recipient"] == "bob@example.com"
+
+
+def test_a_job_that_kills_its_workers_is_given_up(postroom: Postroom) -> None:
+    postroom.faults(silent=True)
+    first, second = postroom.send(), postroom.send()
+    wait_until(lambda: postroom.look_up(first)["state"] == "STARTED")
+    postroom.redis.hset(f"job:{second}", "attempts", 6)  # as six dead workers leave it
+    postroom.faults(silent=False)
+    document = postroom.finish(second)
+    assert document["state"] == "FAILURE"
+    assert "Given up" in document["error"]
+    assert postroom.mails(second) == []
+
+
+def test_a_lost_file_is_a_failure_that_says_so(postroom: Postroom) -> None:
+    postroom.signal("report", signal.SIGSTOP)
+    files = {"log": ("access.log", io.BytesIO(LOG))}
+    answer = requests.post(f"{postroom.url}/reports", files=files, timeout=10)
+    job = answer.json()["id"]
+    (postroom.data / "uploads" / f"{job}.log").unlink()
+    postroom.signal("report", signal.SIGCONT)
+    document = postroom.finish(job)
+    assert document["state"] == "FAILURE"
+    assert "No such file" in document["error"]
+
+
+# --- Pushed from another process ------------------------------------------------------
+
+
+def test_a_step_in_the_worker_reaches_who_watches_and_nobody_else(postroom: Postroom) -> None:
+    watching, other = socketio_client.SimpleClient(), socketio_client.SimpleClient()
+    for client in (watching, other):
+        client.connect(postroom.url, transports=["websocket"])
+    postroom.faults(silent=True, delay=0.12)  # longer than PUSH_INTERVAL: each step is pushed
+    job = postroom.send()
+    assert watching.call("watch", {"job": job})["done"] == 0
+    assert other.call("watch", {"job": "nobody"}) == {"error": "There is no such job."}
+    postroom.faults(silent=False)
+    told: list[dict[str, Any]] = []
+    while not told or told[-1]["state"] not in ENDED:
+        told.append(watching.receive(timeout=10)[1])
+    assert {document["id"] for document in told} == {job}
+    assert [d["done"] for d in told if d["state"] == "PROGRESS"] == [1, 2, 3]
+    correlation = postroom.redis.hget(f"job:{job}", "correlation")
+    more = {"at": told[-1]["at"], "correlation": correlation}
+    assert told[-1] == postroom.look_up(job) | more
+    with pytest.raises(socketio_client.exceptions.TimeoutError):
+        other.receive(timeout=0.2)
+    for client in (watching, other):
+        client.disconnect()
+
+
+def test_many_mails_are_stored_one_by_one_and_pushed_ten_times_a_second(
+    postroom: Postroom,
+) -> None:
+    client = socketio_client.SimpleClient()
+    client.connect(postroom.url, transports=["websocket"])
+    postroom.faults(silent=True, delay=0)
+    begun = time.monotonic()
+    job = postroom.send(LETTER | {"recipients": [f"reader{n}@example.com" for n in range(300)]})
+    client.call("watch", {"job": job})
+    postroom.faults(silent=False)
+    told = [{"state": "PENDING"}]
+    while told[-1]["state"] not in ENDED:
+        told.append(client.receive(timeout=10)[1])
+    client.disconnect()
+    assert told[-1]["state"] == "SUCCESS"
+    assert len(told) <= 4 + (time.monotonic() - begun) / 0.1
+    assert postroom.redis.hlen(f"job:{job}:ledger") == 300
+
+
+# --- Hurt (the whole table is in the repository's tests/test_faults.py) ---------------
+
+
+def test_a_killed_mail_worker_loses_nothing_and_sends_nothing_twice(postroom: Postroom) -> None:
+    postroom.faults(delay=0.2)
+    recipients = [f"reader{n}@example.com" for n in range(12)]
+    job = postroom.send(LETTER | {"recipients": recipients})
+    wait_until(lambda: len(postroom.mails(job)) >= 3)
+    postroom.signal("mail", signal.SIGKILL)
+    postroom.processes["mail"].wait(10)
+    assert postroom.look_up(job)["done"] < 12
+    postroom.start("mail")
+    assert postroom.finish(job)["state"] == "SUCCESS"
+    mails = postroom.mails(job)
+    assert list(dict.fromkeys(mails)) == recipients
+    assert len(mails) <= 13  # killed between a mail and its note: see the README
+
+
+def test_a_worker_that_is_told_to_stop_gives_its_job_back(postroom: Postroom) -> None:
+    postroom.faults(delay=0.2)
+    recipients = [f"reader{n}@example.com" for n in range(12)]
+    job = postroom.send(LETTER | {"recipients": recipients})
+    wait_until(lambda: len(postroom.mails(job)) >= 3)
+    postroom.signal("mail", signal.SIGTERM)
+    postroom.processes["mail"].wait(20)
+    assert len(postroom.mails(job)) < 12  # it did not wait for the last mail
+    postroom.start("mail")
+    assert postroom.finish(job)["state"] == "SUCCESS"
+    assert postroom.mails(job) == recipients
+
+
+def test_a_worker_that_was_frozen_does_not_write_over_what_another_has_done(
+    postroom: Postroom,
+) -> None:
+    postroom.faults(delay=0.2)
+    recipients = [f"reader{n}@example.com" for n in range(12)]
+    job = postroom.send(LETTER | {"recipients": recipients})
+    wait_until(lambda: len(postroom.mails(job)) >= 3)
+    frozen = postroom.processes["mail"].pid
+    os.killpg(frozen, signal.SIGSTOP)
+    postroom.start("mail")  # a second one
+    assert postroom.finish(job)["state"] == "SUCCESS"
+    done = postroom.look_up(job)
+    os.killpg(frozen, signal.SIGCONT)
+    wait_until(lambda: "LeaseLost" in (postroom.data / "mail.log").read_text())
+    assert postroom.look_up(job) == done
+    assert len(postroom.mails(job)) <= 13  # one was under way when it froze
+    os.killpg(frozen, signal.SIGKILL)
+
+
+# --- Redis, wherever it comes from ----------------------------------------------------
+
+
+def test_a_server_on_the_path_is_taken_before_the_one_that_pip_brought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "falkordb" in redis_server.find_server()
+    for name in ("valkey-server", "redis-server"):
+        (tmp_path / name).touch(mode=0o755)
+        assert redis_server.find_server() == str(tmp_path / name)
+
+
+def test_redis_listens_on_this_machine_only_and_writes_down_each_change(
+    postroom: Postroom,
+) -> None:
+    assert postroom.redis.config_get("bind")["bind"] == "127.0.0.1"
+    assert postroom.redis.config_get("appendonly")["appendonly"] == "yes"
+
+
+def test_a_redis_of_your_own_is_left_alone(tmp_path: Path) -> None:
+    environment = os.environ | {"REDIS_URL": "redis://127.0.0.1:1/0", "DATA": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-u", "redis_server.py"],
+        cwd=HERE,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "using that server" in process.stdout.readline()
+    assert process.poll() is None  # it stays: honcho stops all when one process ends
+    process.kill()
+    process.wait(10)
+
+
+def test_every_process_of_the_procfile_can_be_found() -> None:
+    for line in (HERE / "Procfile").read_text().splitlines():
+        words = line.split(": ", 1)[1].removeprefix("env ").split()
+        program = next(word for word in words if "=" not in word)
+        assert shutil.which(program, path=Path(sys.executable).parent), program

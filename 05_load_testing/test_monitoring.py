@@ -1,0 +1,559 @@
+"""What this chapter adds: metrics, logs, health, Flower; backoff, limits, dead letters."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+import requests
+import socketio as socketio_client
+from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+from prometheus_client.parser import text_string_to_metric_families
+
+import events
+import jobs
+import tasks
+import work
+from celery_app import QUEUES, celery
+from test_chapter import ENDED, HERE, LETTER, RECIPIENTS, Postroom, postroom, running, wait_until
+
+__all__ = ["postroom", "running"]  # fixtures, which this file has its tests use
+Samples = dict[tuple[str, ...], float]
+
+
+def scrape(postroom: Postroom, service: str = "web") -> Samples:
+    """Each sample by its name, then the values of its labels."""
+    if service == "web":
+        text = postroom.get("/metrics").text
+    else:
+        port = postroom.metrics_ports[service]
+        text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def grown(postroom: Postroom, service: str, before: Samples, *name: str) -> float:
+    key = (name[0], *sorted(name[1:]))
+    return scrape(postroom, service).get(key, 0) - before.get(key, 0)
+
+
+def lines(postroom: Postroom, *services: str) -> list[dict[str, Any]]:
+    """What these services have logged as JSON."""
+    found = []
+    for service in services:
+        text = (postroom.data / f"{service}.log").read_text()
+        found += [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return found
+
+
+def fail(postroom: Postroom) -> str:
+    """A newsletter that is given up: the mail server drops every second mail, then every one."""
+    postroom.faults(drop_every=2)
+    recipients = [f"reader{n}@example.com" for n in range(6)]
+    job = postroom.send(LETTER | {"recipients": recipients})
+    wait_until(lambda: postroom.look_up(job)["done"] >= 2)
+    postroom.faults(drop_every=1)
+    assert postroom.finish(job)["state"] == "FAILURE"
+    return job
+
+
+def dead(postroom: Postroom) -> dict[str, dict[str, Any]]:
+    return {letter["id"]: letter for letter in postroom.get("/dead-letters").json()}
+
+
+# --- See it ---------------------------------------------------------------------------
+
+
+def test_the_web_process_counts_requests_by_route_and_status(postroom: Postroom) -> None:
+    before = scrape(postroom)
+    postroom.get("/jobs/never-was")
+    postroom.get("/jobs/never-was-either")
+    assert grown(postroom, "web", before, "postroom_requests_total", "GET", "get_job", "404") == 2
+    assert grown(postroom, "web", before, "postroom_request_seconds_count", "get_job") == 2
+    requests.request("NONSENSE", f"{postroom.url}/jobs", timeout=10)
+    assert grown(postroom, "web", before, "postroom_requests_total", "other", "none", "405") == 1
+
+
+def test_workers_count_mails_tasks_and_their_times(postroom: Postroom) -> None:
+    before = scrape(postroom, "mail")
+    postroom.faults(refuse_addresses=["bob@example.com"], delay=0.2)
+    postroom.finish(postroom.send())
+    wait_until(
+        lambda: grown(
+            postroom, "mail", before, "postroom_task_run_seconds_count", "newsletter", "SUCCESS"
+        )
+    )
+    assert grown(postroom, "mail", before, "postroom_mails_total", "taken") == 2
+    assert grown(postroom, "mail", before, "postroom_mails_total", "550") == 1
+    ran = grown(postroom, "mail", before, "postroom_task_run_seconds_sum", "newsletter", "SUCCESS")
+    assert 0.4 < ran < 20
+    assert grown(postroom, "mail", before, "postroom_task_wait_seconds_count", "newsletter") == 1
+
+
+def test_a_pool_of_processes_is_counted_as_one(postroom: Postroom) -> None:
+    before = scrape(postroom, "report")
+    for job in [postroom.post("/reports", {"lines": 3000}).json()["id"] for _ in range(6)]:
+        postroom.finish(job)
+    name = ("postroom_task_run_seconds_count", "report", "SUCCESS")
+    wait_until(lambda: grown(postroom, "report", before, *name) == 6)
+    assert scrape(postroom, "report")["postroom_slots", "reports"] == 2
+
+
+def test_a_killed_process_is_not_at_work_any_more(postroom: Postroom) -> None:
+    job = postroom.post("/reports", {"lines": 400_000}).json()["id"]
+    busy = ("postroom_slots_busy", "reports")
+    wait_until(lambda: scrape(postroom, "report").get(busy) == 1)
+    for child in psutil.Process(postroom.processes["report"].pid).children():
+        child.kill()
+    requests.delete(f"{postroom.url}/jobs/{job}", timeout=10)
+    postroom.finish(job)  # by another process
+    wait_until(lambda: scrape(postroom, "report").get(busy, 0) == 0)
+
+
+def test_the_depth_of_a_queue_and_the_age_of_its_first_message(postroom: Postroom) -> None:
+    postroom.faults(silent=True)
+    first = postroom.send()
+    wait_until(lambda: postroom.look_up(first)["state"] == "STARTED")
+    begun = time.time()
+    second = postroom.send()
+    wait_until(lambda: scrape(postroom)["postroom_queue_oldest_seconds", "mail"] > 1)
+    assert time.time() - begun > 1
+    assert scrape(postroom)["postroom_queue_messages", "mail"] >= 1
+    assert scrape(postroom)["postroom_queue_messages", "reports"] <= 1
+    postroom.faults(silent=False)
+    for job in (first, second):
+        assert postroom.finish(job)["state"] == "SUCCESS"
+    wait_until(lambda: scrape(postroom)["postroom_queue_oldest_seconds", "mail"] < 1)
+
+
+def test_sockets_and_pushes_are_counted(postroom: Postroom) -> None:
+    client = socketio_client.SimpleClient()
+    before = scrape(postroom)
+    client.connect(postroom.url, transports=["websocket"])
+    wait_until(lambda: grown(postroom, "web", before, "postroom_sockets") == 1)
+    assert client.call("seen", {"at": time.time() - 0.2}) == {}
+    assert grown(postroom, "web", before, "postroom_push_seconds_count") == 1
+    assert 0.2 <= grown(postroom, "web", before, "postroom_push_seconds_sum") < 5
+    for wrong in ({"at": 0.0}, {"at": time.time() + 60}, {"at": 1.0}, {}, None, {"at": "now"}):
+        assert "error" in client.call("seen", wrong), wrong
+    assert grown(postroom, "web", before, "postroom_push_seconds_count") == 1
+    client.disconnect()
+    wait_until(lambda: grown(postroom, "web", before, "postroom_sockets") == 0)
+
+
+def test_one_id_from_the_request_to_the_last_push(postroom: Postroom) -> None:
+    """Through the web process, a worker, its retries, and a second worker after a lost message."""
+    client = socketio_client.SimpleClient()
+    client.connect(postroom.url, transports=["websocket"])
+    postroom.faults(drop_every=1)
+    given = {"X-Request-ID": f"learner-{random.randrange(10**9)}"}  # noqa: S311
+    answer = requests.post(f"{postroom.url}/newsletters", json=LETTER, headers=given, timeout=10)
+    assert answer.headers["X-Request-ID"] == given["X-Request-ID"]
+    job = answer.json()["id"]
+    client.call("watch", {"job": job})
+    wait_until(lambda: postroom.look_up(job)["state"] == "RETRY")
+    postroom.faults(drop_every=0)
+    told: list[dict[str, Any]] = []
+    while not told or told[-1]["state"] not in ENDED:
+        told.append(client.receive(timeout=20)[1])
+    client.disconnect()
+    assert {event["correlation"] for event in told} == {given["X-Request-ID"]}
+
+    def mine() -> list[dict[str, Any]]:
+        found = lines(postroom, "web", "mail")
+        return [line for line in found if line.get("correlation") == given["X-Request-ID"]]
+
+    wait_until(lambda: "newsletter SUCCESS, 3 of 3" in [line["event"] for line in mine()])
+    assert {line["service"] for line in mine()} == {"web", "mail"}
+    assert {line["job"] for line in mine()} == {job}
+    said = [line["event"] for line in mine()]
+    assert "POST /newsletters" in said
+    assert any("newsletter RETRY" in text for text in said)
+
+
+def test_a_job_sent_again_keeps_its_id(postroom: Postroom) -> None:
+    postroom.faults(silent=True)
+    first = postroom.send()
+    wait_until(lambda: postroom.look_up(first)["state"] == "STARTED")
+    second = postroom.send()
+    correlation = postroom.redis.hget(f"job:{second}", "correlation")
+    wait_until(lambda: any(second in text for text in postroom.redis.lrange("mail", 0, -1)))
+    postroom.redis.delete("mail")
+    postroom.faults(silent=False)
+    postroom.finish(second)
+    wait_until(
+        lambda: any(
+            line["event"] == "newsletter SUCCESS, 3 of 3" and line["correlation"] == correlation
+            for line in lines(postroom, "mail")
+        )
+    )
+
+
+@pytest.mark.parametrize("given", ["short", "x" * 65, "two words here", "evil\tnews-paper", ""])
+def test_an_id_that_is_no_id_is_not_taken_over(postroom: Postroom, given: str) -> None:
+    answer = requests.get(f"{postroom.url}/jobs", headers={"X-Request-ID": given}, timeout=10)
+    assert re.fullmatch("[0-9a-f]{16}", answer.headers["X-Request-ID"])
+
+
+def test_no_log_names_a_subscriber(postroom: Postroom) -> None:
+    """Neither when mails are refused, nor when a job fails."""
+    postroom.faults(refuse_addresses=["bob@example.com"])
+    postroom.finish(postroom.send())
+    fail(postroom)
+    services = ("web", "mail", "report", "beat", "flower")
+    for service in services:
+        text = (postroom.data / f"{service}.log").read_text()
+        assert "@example.com" not in text.replace("***@example.com", ""), service
+    assert lines(postroom, "web")
+    assert lines(postroom, "mail")
+    assert lines(postroom, "beat")
+
+
+LOG_AN_ADDRESS = """
+import logging, logs
+logs.configure()
+log = logging.getLogger("test")
+log.warning("Refused: <%s>", "o'ann@EXAMPLE.COM")
+try:
+    raise ValueError("bob@mail.example.com")
+except ValueError:
+    log.exception("It failed")
+logs.log.info("structured", reader="cas@example.com", worker="mail@host")
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_an_address_in_a_message_or_an_exception_is_masked(form: str) -> None:
+    environment = os.environ | {"LOG_FORMAT": form}
+    command = [sys.executable, "-c", LOG_AN_ADDRESS]
+    printed = subprocess.run(
+        command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    for name in ("ann", "bob", "cas"):
+        assert f"{name}@" not in printed
+    assert printed.count("***@") == 3
+    assert "mail@host" in printed  # the name of a worker is not an address
+
+
+def test_a_worker_that_answers_and_takes_nothing_is_not_well(postroom: Postroom) -> None:
+    wait_until(lambda: postroom.get("/health/workers").status_code == 200)
+    worker = next(name for name in postroom.get("/health/workers").json()["alive"] if "rep" in name)
+    with Celery(broker=f"redis://127.0.0.1:{postroom.environment['REDIS_PORT']}/0") as theirs:
+        theirs.control.cancel_consumer("reports", destination=[worker], reply=True)
+        wait_until(lambda: postroom.get("/health/workers").status_code == 503, timeout=25)
+        health = postroom.get("/health/workers").json()
+        assert worker in health["alive"]
+        assert health["queues"]["reports"]["state"] == "stalled"
+        assert health["queues"]["mail"]["state"] == "consuming"
+        theirs.control.add_consumer("reports", destination=[worker], reply=True)
+    wait_until(lambda: postroom.get("/health/workers").status_code == 200)
+
+
+def test_a_worker_with_all_its_slots_at_work_is_well(postroom: Postroom) -> None:
+    jobs = [postroom.post("/reports", {"lines": 5_000_000}).json()["id"] for _ in range(2)]
+    answers: list[requests.Response] = []
+
+    def busy() -> bool:
+        answers.append(postroom.get("/health/workers"))
+        state: str = answers[-1].json()["queues"]["reports"]["state"]
+        return state == "busy"
+
+    wait_until(busy)
+    assert answers[-1].status_code == 200, answers[-1].text
+    for job in jobs:
+        requests.delete(f"{postroom.url}/jobs/{job}", timeout=10)
+        postroom.finish(job)
+
+
+def test_live_without_redis_but_not_ready(postroom: Postroom) -> None:
+    assert postroom.get("/health/ready").status_code == 200
+    postroom.signal("redis", signal.SIGSTOP)
+    try:
+        assert postroom.get("/health/live").status_code == 200
+        assert postroom.get("/health/ready").status_code == 503
+        assert scrape(postroom)[("postroom_redis_up",)] == 0
+    finally:
+        postroom.signal("redis", signal.SIGCONT)
+    wait_until(lambda: postroom.get("/health/ready").status_code == 200)
+    assert scrape(postroom)[("postroom_redis_up",)] == 1
+
+
+# --- Flower ---------------------------------------------------------------------------
+
+
+def login(postroom: Postroom) -> tuple[str, str]:
+    """The name and password that Flower printed when it started last."""
+    text = (postroom.data / "flower.log").read_text()
+    name, password = re.findall(r"name and password: (\S+):(\S+)\)", text)[-1]
+    return name, password
+
+
+def flower(postroom: Postroom, path: str, **more: Any) -> requests.Response:
+    return requests.get(postroom.flower + path, timeout=10, **more)
+
+
+def flower_answers(postroom: Postroom) -> bool:
+    try:
+        return flower(postroom, "/healthcheck").ok
+    except requests.ConnectionError:
+        return False
+
+
+def test_flower_wants_its_password_and_knows_the_tasks_after_a_kill(postroom: Postroom) -> None:
+    wait_until(lambda: flower_answers(postroom))
+    job = postroom.send()
+    postroom.finish(job)
+    for path in ("/", "/tasks", "/api/tasks", "/api/workers"):
+        assert flower(postroom, path).status_code == 401, path
+        assert flower(postroom, path, auth=("postroom", "postroom")).status_code == 401, path
+    assert len(login(postroom)[1]) >= 16
+
+    def found() -> list[dict[str, Any]]:
+        answer = flower(postroom, "/api/tasks", auth=login(postroom), params={"limit": 10_000})
+        tasks: dict[str, dict[str, Any]] = answer.json() if answer.ok else {}
+        return [task for task in tasks.values() if job in str(task["args"])]
+
+    wait_until(lambda: [task["state"] for task in found()] == ["SUCCESS"])
+    assert found()[0]["name"] == "newsletter"
+    assert not any(address in json.dumps(found()) for address in RECIPIENTS)
+    begun = time.time()
+
+    def saved() -> bool:
+        """Since then, and not at this moment: a kill in the middle of saving loses it."""
+        states = [path for path in postroom.data.glob("flower*") if path.suffix != ".log"]
+        times = [path.stat().st_mtime for path in states]
+        return bool(times) and begun + 0.1 < max(times) < time.time() - 1
+
+    wait_until(saved)
+    old = login(postroom)
+    postroom.signal("flower", signal.SIGKILL)
+    postroom.processes["flower"].wait(10)
+    postroom.start("flower")
+    wait_until(lambda: login(postroom) != old and flower_answers(postroom))
+    wait_until(lambda: len(found()) == 1)
+
+
+def test_flower_listens_on_this_machine_only_and_hides_its_password(postroom: Postroom) -> None:
+    wait_until(lambda: flower_answers(postroom))
+    process = psutil.Process(postroom.processes["flower"].pid)
+    listening = {c.laddr.ip for c in process.net_connections() if c.status == "LISTEN"}
+    assert listening == {"127.0.0.1"}
+    assert login(postroom)[1] not in " ".join(process.cmdline())
+
+
+# --- Keep it standing -----------------------------------------------------------------
+
+
+def test_waits_double_up_to_a_bound_and_no_two_are_alike() -> None:
+    """RETRY_AFTER is 2 s where nobody says otherwise."""
+    for tries, most in [(0, 2), (1, 2), (2, 4), (3, 8), (4, 8), (50, 8)]:
+        waits = [tasks.backoff(tries) for _ in range(200)]
+        assert most / 2 <= min(waits) < 0.6 * most
+        assert 0.9 * most < max(waits) <= most
+        assert len(set(waits)) == 200
+    visibility: float = celery.conf.broker_transport_options["visibility_timeout"]
+    assert visibility > tasks.LONGEST_RETRY
+
+
+def test_a_retry_says_when(postroom: Postroom) -> None:
+    before = scrape(postroom, "mail")
+    postroom.faults(drop_every=1)
+    job = postroom.send()
+    seen: list[float] = []
+
+    def ended() -> bool:
+        document = postroom.look_up(job)
+        if document["state"] == "RETRY":
+            assert "0 of 3 mails" in document["error"]
+            if document["retry_at"] not in seen:
+                seen.append(document["retry_at"])
+        return document["state"] in ENDED
+
+    wait_until(ended)
+    waits = [later - earlier for earlier, later in zip(seen, seen[1:], strict=False)]
+    assert len(seen) >= 4
+    assert waits[-1] > waits[0]  # 0.1 s, then twice as much, and again
+    assert postroom.look_up(job)["retry_at"] is None
+    assert grown(postroom, "mail", before, "postroom_retries_total", "newsletter") == 5
+    assert grown(postroom, "mail", before, "postroom_task_wait_seconds_count", "newsletter") == 1
+
+
+def test_what_cannot_pass_is_not_tried_again(postroom: Postroom) -> None:
+    before = scrape(postroom, "mail")
+    postroom.faults(refuse_addresses=RECIPIENTS)
+    job = postroom.finish(postroom.send())
+    assert (job["state"], job["result"]["refused"]) == ("SUCCESS", 3)
+    assert grown(postroom, "mail", before, "postroom_retries_total", "newsletter") == 0
+
+
+def test_a_dead_letter_has_its_reason_and_is_replayed_without_a_second_mail(
+    postroom: Postroom,
+) -> None:
+    before = scrape(postroom, "mail")
+    job = fail(postroom)
+    letter = dead(postroom)[job]
+    failed = ("postroom_task_run_seconds_count", "newsletter", "FAILURE")
+    wait_until(lambda: grown(postroom, "mail", before, *failed) == 1)  # for Celery too
+    assert "mails were sent" in letter["error"]
+    assert "MailServerAway" in letter["trace"]
+    assert abs(letter["given_up_at"] - time.time()) < 30
+    for key in (f"job:{job}", f"job:{job}:input", f"job:{job}:ledger"):
+        assert postroom.redis.ttl(key) == -1, key  # kept until somebody decides
+    assert scrape(postroom)[("postroom_dead_letters",)] == len(dead(postroom))
+    postroom.faults(drop_every=0)
+    postroom.redis.hset(f"job:{job}", "cancelled", "1")  # too late then, and void now
+    answer = postroom.post(f"/dead-letters/{job}/replay", None)
+    assert answer.headers["X-Request-ID"] != postroom.redis.hget(f"job:{job}", "correlation")
+    assert (answer.status_code, answer.headers["Location"]) == (202, f"/jobs/{job}")
+    assert answer.json()["state"] == "PENDING"
+    assert postroom.post(f"/dead-letters/{job}/replay", None).status_code == 404
+    document = postroom.finish(job)
+    assert (document["state"], document["error"]) == ("SUCCESS", None)
+    assert sorted(postroom.mails(job)) == [f"reader{n}@example.com" for n in range(6)]
+    assert job not in dead(postroom)
+    assert 0 < postroom.redis.ttl(f"job:{job}") <= 3600
+
+
+def test_a_discarded_dead_letter_is_gone_and_its_record_expires(postroom: Postroom) -> None:
+    job = fail(postroom)
+    url = f"{postroom.url}/dead-letters/{job}"
+    assert requests.delete(url, timeout=10).status_code == 204
+    assert requests.delete(url, timeout=10).status_code == 404
+    assert job not in dead(postroom)
+    assert postroom.look_up(job)["state"] == "FAILURE"
+    assert 0 < postroom.redis.ttl(f"job:{job}") <= 3600
+    assert not postroom.redis.exists(f"job:{job}:input")
+
+
+def test_all_dead_letters_at_once(postroom: Postroom) -> None:
+    requests.delete(f"{postroom.url}/dead-letters", timeout=10)
+    assert dead(postroom) == {}
+    kept = [fail(postroom), fail(postroom)]
+    assert list(dead(postroom)) == kept[::-1]  # newest first
+    postroom.faults(drop_every=0)
+    replayed = postroom.post("/dead-letters/replay", None)
+    assert (replayed.status_code, [job["id"] for job in replayed.json()]) == (202, kept)
+    for job in kept:
+        assert postroom.finish(job)["state"] == "SUCCESS"
+        assert len(postroom.mails(job)) == 6
+
+
+def test_dead_letters_do_not_pile_up_for_ever(postroom: Postroom) -> None:
+    oldest = {f"old-{n}": n for n in range(10)}
+    postroom.redis.zadd("dead", oldest)
+    kept = fail(postroom)
+    wait_until(lambda: postroom.redis.zcard("dead") == 8)
+    assert postroom.redis.zrevrange("dead", 0, 0) == [kept]
+    assert not postroom.redis.zscore("dead", "old-0")
+    requests.delete(f"{postroom.url}/dead-letters", timeout=10)
+
+
+def test_an_upload_of_a_dead_letter_is_kept_for_its_replay(postroom: Postroom) -> None:
+    postroom.signal("report", signal.SIGSTOP)
+    log = (b'192.0.2.1 - - [02/Nov/2026:09:00:00 +0000] "GET / HTTP/1.1" 200 1\n') * 5
+    answer = requests.post(f"{postroom.url}/reports", files={"log": ("a.log", log)}, timeout=10)
+    job = answer.json()["id"]
+    postroom.redis.hset(f"job:{job}", "attempts", 6)
+    postroom.signal("report", signal.SIGCONT)
+    assert postroom.finish(job)["state"] == "FAILURE"
+    assert "workers died" in dead(postroom)[job]["error"]
+    uploads = postroom.data / "uploads"
+
+    def old_files_are_forgotten() -> None:
+        (uploads / "forgotten.log").touch()
+        os.utime(uploads / "forgotten.log", (1, 1))
+        wait_until(lambda: not (uploads / "forgotten.log").exists())
+
+    os.utime(uploads / f"{job}.log", (1, 1))  # as if it had been dead for longer than JOB_TTL
+    old_files_are_forgotten()
+    postroom.signal("report", signal.SIGSTOP)
+    assert postroom.post(f"/dead-letters/{job}/replay", None).status_code == 202
+    old_files_are_forgotten()
+    postroom.signal("report", signal.SIGCONT)
+    assert postroom.finish(job)["result"]["lines"] == 5
+    wait_until(lambda: not list((postroom.data / "uploads").glob(f"{job}*")))
+
+
+def test_a_task_that_kills_its_worker_again_and_again_is_stopped(postroom: Postroom) -> None:
+    """The poison is in the test: whoever begins this report is killed."""
+    job = postroom.post("/reports", {"lines": 5_000_000}).json()["id"]
+    record, seen = f"job:{job}", [0]
+
+    def attempts() -> int:
+        return int(postroom.redis.hget(record, "attempts") or 0)
+
+    def given_up() -> bool:
+        if attempts() > seen[-1]:
+            seen.append(attempts())
+            for child in psutil.Process(postroom.processes["report"].pid).children():
+                child.kill()
+        return postroom.look_up(job)["state"] in ENDED
+
+    wait_until(lambda: attempts() == 1)
+    postroom.redis.hset(record, "attempts", 4)  # as if three more had died: to save time
+    wait_until(given_up, timeout=60)
+    assert postroom.look_up(job)["error"] == "Given up: 6 workers died of this job."
+    assert seen == [0, 4, 5, 6, 7]  # the seventh only says so
+    assert job in dead(postroom)
+    requests.delete(f"{postroom.url}/dead-letters/{job}", timeout=10)
+
+
+def test_a_report_at_its_soft_limit_tidies_up(postroom: Postroom) -> None:
+    job = postroom.finish(postroom.post("/reports", {"lines": 10_000_000}).json()["id"])
+    assert (job["state"], job["error"]) == ("FAILURE", "Stopped: it took longer than 6 s.")
+    assert 0 < job["done"] < job["total"]
+    assert "SoftTimeLimitExceeded" in dead(postroom)[job["id"]]["trace"]
+    assert any("Soft time limit (6.0s)" in line["event"] for line in lines(postroom, "report"))
+    requests.delete(f"{postroom.url}/dead-letters/{job['id']}", timeout=10)
+
+
+def test_a_report_that_does_not_obey_is_killed_at_its_hard_limit(postroom: Postroom) -> None:
+    """A frozen process cannot hear of the soft limit. Its job is begun again by another."""
+    job = postroom.post("/reports", {"lines": 100_000}).json()["id"]
+    wait_until(lambda: postroom.look_up(job)["state"] in ("STARTED", "PROGRESS"))
+    frozen = psutil.Process(postroom.processes["report"].pid).children()
+    for child in frozen:
+        child.suspend()
+    assert postroom.look_up(job)["state"] not in ENDED
+    wait_until(lambda: not all(child.is_running() for child in frozen), timeout=20)
+    for child in frozen:
+        if child.is_running():
+            child.resume()
+    assert postroom.finish(job)["state"] == "SUCCESS"
+
+
+def test_a_newsletter_has_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can interrupt a thread: it looks at the clock between two mails."""
+    taken: list[str] = []
+
+    def steps() -> Iterator[work.Step]:
+        for n in range(1, 100):
+            taken.append("mail")
+            time.sleep(0.01)
+            yield work.Step(n, 100, None)
+
+    monkeypatch.setattr(jobs, "save", lambda *_: False)
+    monkeypatch.setattr(events, "push", lambda *_: None)
+    with pytest.raises(SoftTimeLimitExceeded):
+        tasks.drain(jobs.Job("id", "newsletter"), steps(), "token", limit=0.1)
+    assert 2 < len(taken) < 50
+
+
+def test_the_procfile_names_a_queue_for_every_route() -> None:
+    """A queue that nobody consumes keeps its tasks for ever."""
+    procfile = (HERE / "Procfile").read_text()
+    consumed = set(re.findall(r"--queues (\S+)", procfile))
+    routed = {route["queue"] for route in celery.conf.task_routes.values()}
+    assert routed | {celery.conf.task_default_queue} == consumed == set(QUEUES)
