@@ -11,7 +11,7 @@ RUN := PYTHONPATH=. $(BIN)/python -m
 INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --constraint requirements.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test check results diffs lock kill fault mailbox clean $(NUMBERS)
+.PHONY: help tour test check results diffs lock load kill fault mailbox clean $(NUMBERS)
 
 help:  ## This list
 	@echo "Flask, Unblocked. The commands:"
@@ -35,6 +35,10 @@ check: .venv/.test  ## Style, types, what differs between chapters, numbers in p
 
 $(NUMBERS): .venv/.tour $(NODE)
 	@$(RUN) lab run $@
+
+load: .venv/.tour  ## Locust on a chapter: make load CHAPTER=02, or with SHAPE=Ramp without its page
+	@$(RUN) lab load $(or $(CHAPTER),05) $(if $(SHAPE),--shape $(SHAPE)) $(if $(USERS),--users $(USERS)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(WHO),--who "$(WHO)")
 
 kill: .venv/.tour  ## Kill a process of the running chapter: make kill NAME=web
 	@$(RUN) lab kill $(or $(NAME),web) --signal $(or $(SIGNAL),SIGKILL)

@@ -16,6 +16,7 @@ import flower_server
 import jobs
 import logs
 import monitoring
+import queues
 from redis_server import REDIS_URL
 from samples import sample_subscribers
 
@@ -25,7 +26,9 @@ logs.install(app)
 monitoring.install(app)
 contract.install(app)
 browser_client.install(app)
-events.socketio.init_app(app, message_queue=REDIS_URL)
+events.socketio.init_app(  # type: ignore[call-arg]  (its types do not know `transports`)
+    app, message_queue=REDIS_URL, transports=events.TRANSPORTS
+)
 app.register_blueprint(add.routes)
 app.register_blueprint(dead_letters.routes)
 
@@ -47,12 +50,14 @@ def ping() -> Response:
 @app.post("/newsletters")
 def post_newsletter() -> Response:
     newsletter = contract.read_newsletter(request)
+    queues.let_in("mail")
     return accepted(jobs.start_newsletter(newsletter, contract.read_countdown(request)))
 
 
 @app.post("/reports")
 def post_report() -> Response:
     report = contract.read_report(request)
+    queues.let_in("reports")
     return accepted(jobs.start_report(report, contract.read_countdown(request)))
 
 

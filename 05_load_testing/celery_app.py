@@ -7,14 +7,15 @@ from celery import Celery
 import tracing  # noqa: F401  (every process that sends a task gives it a correlation id)
 from redis_server import REDIS_URL
 
-QUEUES = ("mail", "reports")
+BULK = "bulk"  # batches of long newsletters; the mail worker looks into `mail` first
+QUEUES = ("mail", BULK, "reports")
 LOOK_EVERY = float(os.environ.get("LOOK_EVERY", "5"))  # seconds
 
 celery = Celery("postroom", broker=REDIS_URL, backend=REDIS_URL)
 celery.conf.update(
     accept_content=["json"],  # a message is data; pickle would let whoever writes one run code
     task_default_queue="mail",
-    task_routes={"report": {"queue": "reports"}},
+    task_routes={"report": {"queue": "reports"}, "batch": {"queue": BULK}},
     task_ignore_result=True,  # jobs.py keeps a better record; only `add` keeps Celery's
     result_expires=3600,
 )

@@ -73,7 +73,7 @@ def replay(job_id: str) -> jobs.Job | None:
         return None
     with bound_contextvars(correlation=jobs.correlation(job), job=job.id):
         events.push(job)
-        jobs.send(job)
+        jobs.send_again(job)
     return job
 
 

@@ -1,6 +1,7 @@
 """Socket.IO: a client watches a job, and is told each time the job has got further."""
 
 import logging
+import os
 import time
 from typing import Any
 
@@ -11,6 +12,11 @@ from redis import RedisError
 import jobs
 import metrics
 import tracing
+
+# A client that polls sends many requests, and each may reach another web process, which does not
+# know it. A WebSocket is one request. (A proxy with "sticky sessions" is the other way.)
+SEVERAL = os.environ.get("WORKERS", "1") != "1"
+TRANSPORTS = ["websocket"] if SEVERAL else ["polling", "websocket"]
 
 socketio = SocketIO(async_mode="threading")  # same origin only, which is the default
 log = logging.getLogger(__name__)

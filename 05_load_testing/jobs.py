@@ -107,7 +107,7 @@ def accept(job: Job, task_input: dict[str, Any], countdown: float) -> Job:
     now = time.time()
     with store.pipeline() as write:  # all of it or nothing: MULTI … EXEC
         write_document(write, job)
-        write.hset(f"job:{job.id}", "correlation", tracing.current())
+        write.hset(f"job:{job.id}", mapping={"correlation": tracing.current(), "sent": now})
         write.set(f"job:{job.id}:input", json.dumps(task_input), ex=JOB_TTL)
         write.zadd("jobs", {job.id: now})
         write.zremrangebyrank("jobs", 0, -MOST_LISTED - 1)
@@ -124,6 +124,16 @@ def send(job: Job) -> None:
         celery.send_task(job.kind, [job.id], ignore_result=True)
     except OperationalError:
         log.warning("Job %s could not be sent. It is sent again by and by.", job.id)
+
+
+def send_again(job: Job) -> None:
+    store.hset(f"job:{job.id}", "sent", time.time())
+    send(job)
+
+
+def sent(job: Job) -> float:
+    """When the job's task was last put into its queue, in seconds since 1970."""
+    return float(store.hget(f"job:{job.id}", "sent") or 0)
 
 
 def correlation(job: Job) -> str | None:
@@ -150,7 +160,8 @@ def cancel(job_id: str) -> Job | None:
     key, lease = f"job:{job_id}", f"job:{job_id}:lease"
 
     def mark(redis: Any) -> Job | None:
-        job, running = to_job(redis.hgetall(key)), redis.exists(lease)
+        job = to_job(redis.hgetall(key))
+        running = redis.exists(lease) or redis.hexists(key, "spread")
         redis.multi()
         if job is not None and job.state not in ENDED:
             redis.hset(key, "cancelled", "1")
@@ -277,6 +288,54 @@ def note(job: Job, recipient: str, refused: tuple[int, str] | None) -> None:
         write.expire(key, JOB_TTL)
         write.hset(f"job:{job.id}", "attempts", 0)  # it gets on: count from the start
         write.execute()
+
+
+def ledger_of(job: Job, recipients: list[str]) -> set[str]:
+    """Those of the recipients that are in the ledger."""
+    answers = store.hmget(f"job:{job.id}:ledger", recipients)
+    return {name for name, answer in zip(recipients, answers, strict=True) if answer is not None}
+
+
+def spread(job: Job) -> None:
+    """Note that the job's batches are in their queue."""
+    store.hset(f"job:{job.id}", mapping={"spread": 1, "sent": time.time()})
+
+
+def end_spread(job: Job) -> bool:
+    """Whether batches were under way before; they are not any more."""
+    return bool(store.hdel(f"job:{job.id}", "spread"))
+
+
+# One script is carried out as a whole: several batches write to one record at the same time.
+NOTE_IN_BATCH = """
+local ledger, job, open, lease = unpack(KEYS)
+local recipient, answer, ttl, id, look_at, token = unpack(ARGV)
+redis.call('HSET', ledger, recipient, answer)
+redis.call('EXPIRE', ledger, ttl)
+if redis.call('EXISTS', job) == 1 then
+    redis.call('HSET', job, 'done', redis.call('HLEN', ledger), 'attempts', 0)
+end
+redis.call('ZADD', open, 'XX', look_at, id)
+local mine = redis.call('GET', lease) == token
+return mine and redis.call('HEXISTS', job, 'cancelled') == 0
+"""
+
+
+def note_in_batch(
+    job: Job, batch: str, token: str, recipient: str, refused: tuple[int, str] | None
+) -> bool:
+    """As `note`, and count it. Returns whether to go on: not if it is cancelled, nor if
+    another worker has begun this batch."""
+    key = f"job:{job.id}"
+    keys = [f"{key}:ledger", key, "jobs:open", f"job:{batch}:lease"]
+    look_at = time.time() + RESEND_AFTER
+    values = [recipient, json.dumps(refused), JOB_TTL, job.id, look_at, token]
+    return bool(store.eval(NOTE_IN_BATCH, len(keys), *keys, *values))
+
+
+def may_push(job: Job, interval: float) -> bool:
+    """Whether nobody has pushed this job for `interval` seconds: of several batches, one may."""
+    return bool(store.set(f"job:{job.id}:pushed", 1, nx=True, px=int(interval * 1000)))
 
 
 def attempts(job: Job) -> int:

@@ -4,9 +4,7 @@ Counters only grow; Prometheus takes the difference between two readings. Each s
 report) has several processes, which share a folder of files: so a reading of one counts all.
 """
 
-import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import psutil
 from redis import RedisError
 
 import jobs
+import queues
 from celery_app import QUEUES
 from redis_server import DATA
 
@@ -94,21 +93,13 @@ class OfTheQueues(Collector):
         )
         last = jobs.store.hgetall("consumed")
         for queue in QUEUES:
-            depth.add_metric([queue], jobs.store.llen(queue))
-            oldest.add_metric([queue], age_of_oldest(queue))
+            waiting, age = queues.look(queue)
+            depth.add_metric([queue], waiting)
+            oldest.add_metric([queue], age)
             consumed.add_metric([queue], float(last.get(queue, 0)))
         dead = GaugeMetricFamily("postroom_dead_letters", "Jobs given up and kept")
         dead.add_metric([], jobs.store.zcard("dead"))
         yield from (depth, oldest, consumed, dead)
-
-
-def age_of_oldest(queue: str) -> float:
-    """Seconds since the first message of a queue was published; 0 if it is empty."""
-    message = jobs.store.lindex(queue, -1)
-    if message is None:
-        return 0.0
-    published: float = json.loads(message)["headers"].get("published_at", time.time())
-    return max(0.0, time.time() - published)
 
 
 def registry(*collectors: Collector) -> CollectorRegistry:

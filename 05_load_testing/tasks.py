@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from celery import Task
+from celery import Task, chord
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 from celery.schedules import crontab
 from celery.signals import worker_shutting_down
@@ -28,6 +28,7 @@ import jobs
 import lease
 import logs  # noqa: F401  (a worker's log lines are JSON)
 import metrics
+import queues
 import watching  # noqa: F401  (a worker's metrics)
 import work
 from celery_app import LOOK_EVERY, QUEUES, celery
@@ -36,6 +37,7 @@ from redis_server import DATA, REDIS_URL
 from samples import sample_log
 
 PUSH_INTERVAL = 0.1  # seconds: at most ten events a second for one job
+BATCH = int(os.environ.get("BATCH", "25"))  # mails; a longer newsletter is spread over the slots
 MOST_ATTEMPTS = 6  # in a row that got the job no further
 RETRY_AFTER = float(os.environ.get("RETRY_AFTER", "2"))  # seconds, then twice as many, and again
 LONGEST_RETRY = 8.0  # seconds; less than the visibility timeout, for a worker holds what waits
@@ -55,6 +57,8 @@ celery.conf.update(
         "visibility_timeout": 10,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        # The queues in the order of `--queues`: short newsletters pass by the batches of long ones.
+        "queue_order_strategy": "priority",
     },
     worker_soft_shutdown_timeout=3,  # told to stop: end your tasks in 3 s, or give them back
     # A worker has time: it waits for Redis to come back.
@@ -104,6 +108,10 @@ class TryAgain(Exception):
     """The job could not be finished now, and may be later."""
 
 
+class Spread(Exception):
+    """The job goes on in batches; their end begins it again."""
+
+
 class GivenUp(Exception):
     """The job is among the dead letters now. Raised so that Flower and metrics see a failure."""
 
@@ -141,6 +149,14 @@ def newsletter_steps(job: jobs.Job, last_attempt: bool) -> Iterator[work.Step]:
     for recipient, refused in ledger.items():
         count(result, recipient, refused)
     left = [recipient for recipient in letter["recipients"] if recipient not in ledger]
+    if jobs.end_spread(job) and left:
+        raise TryAgain(f"The mail server did not take {len(left)} of {job.total} mails.")
+    if len(left) > BATCH:
+        spread(job, letter["recipients"], ledger, last_attempt)
+        raise Spread
+    if not left:
+        yield work.Step(job.total, job.total, result)
+        return
     done, put_off = len(ledger), 0
     try:
         for step in work.send_newsletter(job.id, letter["subject"], letter["body"], left):
@@ -158,6 +174,56 @@ def newsletter_steps(job: jobs.Job, last_attempt: bool) -> Iterator[work.Step]:
         raise TryAgain(str(away)) from error
     if put_off:
         raise TryAgain(f"The mail server put off {put_off} of {job.total} mails.")
+
+
+def spread(job: jobs.Job, recipients: list[str], ledger: Any, last_attempt: bool) -> None:
+    """Put the newsletter into the queue in batches. When all have ended, it begins again: to
+    sum up, or to try once more what is left."""
+    batches = [
+        batch.si(job.id, first, last_attempt)
+        for first in range(0, job.total, BATCH)
+        if any(recipient not in ledger for recipient in recipients[first : first + BATCH])
+    ]
+    jobs.spread(job)
+    chord(batches)(newsletter.si(job.id))
+
+
+@celery.task(
+    bind=True, name="batch", max_retries=None, ignore_result=False
+)  # a chord counts results
+def batch(task: Task, job_id: str, first: int, last_attempt: bool) -> None:
+    """One batch of a long newsletter, from its `first` recipient on. It never fails: whatever it
+    cannot send is left to the newsletter's next round."""
+    bind_contextvars(job=job_id)
+    name, token = f"{job_id}:{first}", secrets.token_hex(8)
+    with lease.take(name, token) as mine:
+        if not mine:
+            raise task.retry(countdown=lease.LEASE)
+        job = jobs.find(job_id)
+        if job is None or job.state in jobs.ENDED:
+            return
+        try:
+            send_batch(job, first, name, token, last_attempt)
+        except work.MailServerAway as error:
+            log.warning("Batch %s of job %s: %s", first, job_id, error)
+
+
+def send_batch(job: jobs.Job, first: int, name: str, token: str, last_attempt: bool) -> None:
+    letter = jobs.task_input(job)
+    recipients = letter["recipients"][first : first + BATCH]
+    noted = jobs.ledger_of(job, recipients)
+    left = [recipient for recipient in recipients if recipient not in noted]
+    for step in work.send_newsletter(job.id, letter["subject"], letter["body"], left):
+        assert step.recipient is not None  # noqa: S101  (for the types)
+        metrics.MAILS.labels(str(step.refused[0]) if step.refused else "taken").inc()
+        for_now = step.refused is not None and step.refused[0] < 500 and not last_attempt
+        if not for_now and not jobs.note_in_batch(job, name, token, step.recipient, step.refused):
+            return
+        if stopping.is_set():
+            raise Reject("This worker is told to stop.", requeue=True)
+        found = jobs.find(job.id) if jobs.may_push(job, PUSH_INTERVAL) else None
+        if found is not None:
+            events.push(found, outside)
 
 
 def count(result: dict[str, Any], recipient: str, refused: tuple[int, str] | None) -> None:
@@ -198,6 +264,10 @@ def run(task: Task, job_id: str, steps: Steps, limit: float) -> None:
             job.state = drain(job, steps(job, attempt == MOST_ATTEMPTS), token, limit)
         except (jobs.LeaseLost, Reject):
             raise
+        except Spread:
+            job.state = "PROGRESS"
+            jobs.save(job, token)
+            return
         except TryAgain as error:
             tries, trace = jobs.attempts(job), traceback.format_exc()
             job.state = "RETRY" if tries < MOST_ATTEMPTS else "FAILURE"
@@ -267,8 +337,9 @@ def drain(job: jobs.Job, steps: Iterator[work.Step], token: str, limit: float) -
 def look_after_jobs() -> None:
     """Send the jobs whose start has come, and those whose message was lost."""
     for job in jobs.to_look_after():
-        with bound_contextvars(correlation=jobs.correlation(job), job=job.id):
-            jobs.send(job)
+        if not queues.in_line(job):
+            with bound_contextvars(correlation=jobs.correlation(job), job=job.id):
+                jobs.send_again(job)
     jobs.forget_old_uploads()
     dead_letters.discard_oldest()
 

@@ -3,9 +3,18 @@
 import argparse
 import sys
 
-from lab import figures, run, stages, tour
+from lab import figures, loadtest, run, stages, tour
 from lab.chapters import LabError
+from lab.loadtest import SHAPES
 from lab.outages import OUTAGES
+
+
+def load(options: argparse.Namespace) -> int | None:
+    if not options.shape:
+        loadtest.open_page(options.chapter)
+        return None
+    who = options.who.split()
+    return loadtest.run_shape(options.chapter, options.shape, options.users, options.seconds, who)
 
 
 def main() -> int:
@@ -34,6 +43,14 @@ def main() -> int:
     command = commands.add_parser("fault", help="break the running chapter 04, or mend it")
     command.add_argument("name", nargs="?", default="", help=f"{', '.join(OUTAGES)}, or mend")
     command.set_defaults(run=lambda options: run.fault(options.name))
+
+    command = commands.add_parser("load", help="Locust's page on a chapter, or one shape of load")
+    command.add_argument("chapter", help="its number, such as 02")
+    command.add_argument("--shape", default="", help=f"without its page: {', '.join(SHAPES)}")
+    command.add_argument("--users", type=int, default=40, help="the most users of the shape")
+    command.add_argument("--seconds", type=int, default=60)
+    command.add_argument("--who", default="OpenVisitor OpenPublisher", help="Locust's classes")
+    command.set_defaults(run=load)
 
     command = commands.add_parser("mailbox", help="who got mail from the running chapter")
     command.set_defaults(run=lambda options: run.mailbox())

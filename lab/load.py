@@ -18,7 +18,7 @@ import requests
 
 from lab.chapters import LabError, folder
 
-LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+LOCUSTFILE = folder("05") / "locustfile.py"
 ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 
 
@@ -44,24 +44,27 @@ def visitor(url: str, rate: float = 20.0) -> Iterator[Visit]:
     visit = Visit()
     with tempfile.TemporaryDirectory(prefix="unblocked-") as place:
         rows = Path(place) / "rows.csv"
-        with locust(url, "Visitor", rows, "--rate", str(rate)) as process:
+        arguments = ["--arrivals", "constant", "--rate", str(rate)]
+        with locust(url, "OpenVisitor", rows, *arguments) as process:
             wait_for_rows(process, rows, 3)
             yield visit
             process.terminate()
             finished(process, timeout=90)
-        visit.rows = pd.read_csv(rows)
+        everything = pd.read_csv(rows)
+        visit.rows = everything[everything.name == "ping"]
 
 
 def publish(url: str, *, clients: int, newsletters: int, recipients: int) -> pd.DataFrame:
     """Send `newsletters` newsletters from `clients` that each wait for the end of theirs.
 
     A closed loop. Returns one row per request, as `visitor` does; the rows named
-    `newsletter` run from the POST to the end of the job.
+    `newsletter finished` run from the POST to the end of the job.
     Raises LabError if Locust fails or does not finish.
     """
     with tempfile.TemporaryDirectory(prefix="unblocked-") as place:
         rows = Path(place) / "rows.csv"
-        arguments = ["--count", newsletters, "--recipients", recipients, "-u", clients, "-r", 1000]
+        arguments = ["--tags", "newsletter", "--count", newsletters, "--recipients", recipients]
+        arguments += ["--rate", 1000, "-u", clients, "-r", 1000]
         with locust(url, "Publisher", rows, *map(str, arguments)) as process:
             finished(process, timeout=120)
         return pd.read_csv(rows)

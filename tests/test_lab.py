@@ -210,7 +210,7 @@ def test_a_visitor_keeps_coming_while_the_server_stalls(running: Chapter) -> Non
 def test_every_newsletter_of_a_publisher_is_a_row_and_arrives(running: Chapter) -> None:
     running.mailbox.empty()
     rows = lab.publish(running.url, clients=3, newsletters=7, recipients=2)
-    newsletters = rows[rows.name == "newsletter"]
+    newsletters = rows[rows.name == "newsletter finished"]
     assert len(newsletters) == 7
     assert newsletters.error.isna().all()
     assert len(running.mailbox.messages()) == 14
@@ -222,7 +222,7 @@ def test_failed_newsletters_are_rows_with_an_error(running: Chapter) -> None:
         rows = lab.publish(running.url, clients=1, newsletters=2, recipients=1)
     finally:
         running.mailbox.mend()
-    newsletters = rows[rows.name == "newsletter"]
+    newsletters = rows[rows.name == "newsletter accepted"]
     assert len(newsletters) == 2
     assert newsletters.error.notna().all()
 

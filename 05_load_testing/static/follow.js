@@ -23,7 +23,8 @@ export function startFollowing(draw, say) {
 
 function pushed(watched, hear, say) {
   const transport = new URLSearchParams(location.search).get("transport"); // ?transport=polling
-  const socket = io({ reconnectionDelayMax: 2000, ...(transport && { transports: [transport] }) });
+  const transports = transport ? [transport] : ["websocket", "polling"]; // in this order
+  const socket = io({ reconnectionDelayMax: 2000, transports, tryAllTransports: true });
   window.postroomSocket = socket; // for your developer tools
   const watch = (id) => socket.emit("watch", { job: id }, (job) => {
     if (!job.retry_after) hear(job.id ? job : lost(id, job)); // else the broker is away: ask later
