@@ -26,9 +26,7 @@ logs.install(app)
 monitoring.install(app)
 contract.install(app)
 browser_client.install(app)
-events.socketio.init_app(  # type: ignore[call-arg]  (its types do not know `transports`)
-    app, message_queue=REDIS_URL, transports=events.TRANSPORTS
-)
+events.socketio.init_app(app, message_queue=REDIS_URL, **events.OPTIONS)
 app.register_blueprint(add.routes)
 app.register_blueprint(dead_letters.routes)
 

@@ -16,7 +16,7 @@ import tracing
 # A client that polls sends many requests, and each may reach another web process, which does not
 # know it. A WebSocket is one request. (A proxy with "sticky sessions" is the other way.)
 SEVERAL = os.environ.get("WORKERS", "1") != "1"
-TRANSPORTS = ["websocket"] if SEVERAL else ["polling", "websocket"]
+OPTIONS: dict[str, Any] = {"transports": ["websocket"] if SEVERAL else ["polling", "websocket"]}
 
 socketio = SocketIO(async_mode="threading")  # same origin only, which is the default
 log = logging.getLogger(__name__)

@@ -46,10 +46,10 @@ def add_arguments(parser: LocustArgumentParser) -> None:
     hidden = {"include_in_web_ui": False}
     parser.add_argument("--shape", default="", help="Steps, Spike, Ramp or Soak", **hidden)
     parser.add_argument(
-        "--slo", type=Path, help="judge the run by this file, such as slo.toml", **hidden
+        "--slo", default="", help="judge the run by this file, such as slo.toml", **hidden
     )
     parser.add_argument(
-        "--rows", type=Path, help="write one CSV row for each request here", **hidden
+        "--rows", default="", help="write one CSV row for each request here", **hidden
     )
 
 
@@ -67,9 +67,9 @@ def set_up(environment: Environment, **_: Any) -> None:
     # The hub's clock stood still while Python imported: without this a short run ends early.
     gevent.get_hub().loop.update_now()
     if options.rows:
-        write_rows(environment, options.rows)
+        write_rows(environment, Path(options.rows))
     if options.slo:
-        judge_at_the_end(environment, slo.read(options.slo))
+        judge_at_the_end(environment, slo.read(Path(options.slo)))
 
 
 def write_rows(environment: Environment, path: Path) -> None:

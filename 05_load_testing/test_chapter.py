@@ -57,9 +57,12 @@ def is_open(port: int) -> bool:
 
 
 class Postroom:
-    """The Procfile's processes on free ports. One mail at a time, and quick second looks."""
+    """The Procfile's processes on free ports. One mail at a time, and quick second looks.
 
-    def __init__(self, data: Path) -> None:
+    `more` are other settings than these.
+    """
+
+    def __init__(self, data: Path, **more: Any) -> None:
         port, smtp, door, redis, flower, mail, report = free_ports(7)
         self.data = data
         self.url = f"http://127.0.0.1:{port}"
@@ -79,6 +82,7 @@ class Postroom:
         settings |= {"MAIL_DELAY": 0.05, "MAIL_SLOTS": 1, "DATA": data, "JOB_TTL": 3600}
         settings |= {"RESEND_AFTER": 1, "LOOK_EVERY": 0.3, "RETRY_AFTER": 0.1}
         settings |= {"REPORT_LIMIT": 6, "TO_TIDY_UP": 2, "MOST_DEAD_LETTERS": 8}
+        settings |= more
         self.environment = {k: v for k, v in os.environ.items() if k != "REDIS_URL"}
         self.environment |= {name: str(value) for name, value in settings.items()}
         scripts = str(Path(sys.executable).parent)

@@ -69,6 +69,7 @@ def start(
     restart_after: dict[str, float] | None = None,
     celery_defaults: bool = False,
     shared_pool: bool = False,
+    replace: dict[str, str] | None = None,
     **settings: Any,
 ) -> "Chapter":
     """Start a chapter and return it once it answers; use it as a context manager.
@@ -79,6 +80,7 @@ def start(
     free ports and a data folder that is thrown away, so any number can run side by side. With
     `celery_defaults` the workers run without what keeps their tasks safe: see that module. With
     `shared_pool` one worker, whose processes serve both queues, takes the place of the two.
+    `replace` changes the Procfile's commands: each text into the other.
     Raises LabError, with the last lines of the log, if a process ends before it is ready.
     """
     path = folder(number)
@@ -89,6 +91,9 @@ def start(
             commands[name] = command.replace("REMAP_SIGTERM=SIGQUIT ", "")
     if shared_pool:
         share(commands)
+    for old, new in (replace or {}).items():
+        for name, command in commands.items():
+            commands[name] = command.replace(old, new)
     environment = dict(os.environ)
     names = [name for name in PORTS if NEEDS.get(name, "web") in commands]
     if shared_pool:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lab import figures_01, figures_02, figures_03, figures_04
+from lab import figures_01, figures_02, figures_03, figures_04, figures_05
 from lab.chapters import LabError
 from lab.results import from_root, record
 
@@ -34,6 +34,7 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "04_recovery": figures_04.recovery,
     "04_detection": figures_04.detection,
     "04_faults": figures_04.fault_table,
+    **figures_05.FIGURES,
 }
 
 

@@ -89,11 +89,11 @@ def throughput() -> dict[str, Any]:
     return figures
 
 
-def reports() -> dict[str, Any]:
+def reports(number: str = "03") -> dict[str, Any]:
     """Four reports by two workers over the same by two plain processes, in turn, five times."""
     shares = []
     lines = 400_000
-    with start("03") as chapter:
+    with start(number) as chapter:
         for _ in range(5):
             plain = plain_processes(lines)
             begun = time.perf_counter()

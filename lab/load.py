@@ -19,6 +19,7 @@ import requests
 from lab.chapters import LabError, folder
 
 LOCUSTFILE = folder("05") / "locustfile.py"
+OWN_DELAY = 100.0  # ms, by which Locust itself may be late (p99)
 ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 
 
@@ -61,18 +62,42 @@ def publish(url: str, *, clients: int, newsletters: int, recipients: int) -> pd.
     `newsletter finished` run from the POST to the end of the job.
     Raises LabError if Locust fails or does not finish.
     """
+    arguments = ["--tags", "newsletter", "--count", newsletters, "--recipients", recipients]
+    arguments += ["--rate", 1000, "-u", clients]
+    return locust_rows(url, "Publisher", *map(str, arguments), timeout=120)
+
+
+def crowd(url: str, kind: str, rate: float, seconds: float, *arguments: str) -> pd.DataFrame:
+    """Open arrivals at random, `rate` a second for `seconds`, until the last is served.
+
+    `kind` is "visit", "newsletter" or "report". Returns one row per request, as `visitor` does.
+    Raises LabError if Locust fails, or was so late itself that its figures are worth nothing.
+    """
+    user = "OpenVisitor" if kind == "visit" else "OpenPublisher"
+    streams = 10
+    options = ["--tags", kind, "-u", streams, "--rate", rate / streams, "-t", f"{round(seconds)}s"]
+    found = locust_rows(url, user, *map(str, options), *arguments)
+    delay = percentile(found[found.name == "own delay"].latency_ms, 99)
+    if delay > OWN_DELAY:
+        raise LabError(f"Locust itself was {delay:.0f} ms late. Too noisy: run again.")
+    return found
+
+
+def locust_rows(url: str, users: str, *arguments: str, timeout: float = 600.0) -> pd.DataFrame:
+    """Run chapter 05's locustfile with these users and arguments to its end.
+
+    Returns one row per request, as `visitor` does. Raises LabError if Locust fails.
+    """
     with tempfile.TemporaryDirectory(prefix="unblocked-") as place:
         rows = Path(place) / "rows.csv"
-        arguments = ["--tags", "newsletter", "--count", newsletters, "--recipients", recipients]
-        arguments += ["--rate", 1000, "-u", clients, "-r", 1000]
-        with locust(url, "Publisher", rows, *map(str, arguments)) as process:
-            finished(process, timeout=120)
+        with locust(url, users, rows, "-r", "1000", *arguments) as process:
+            finished(process, timeout)
         return pd.read_csv(rows)
 
 
 @contextmanager
 def locust(url: str, user: str, rows: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), user]
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), *user.split()]
     command += ["--headless", "--only-summary", "--host", url, "--rows", str(rows), "-s", "60"]
     process = subprocess.Popen(
         [*command, *arguments],

@@ -1,5 +1,6 @@
 """Load tests for a person: Locust's page on a chapter, or one shape of load with a report."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from lab.chapters import Chapter, LabError, check_free, folder, start
 from lab.load import LOCUSTFILE
 from lab.results import LOCAL, from_root
 
-LOCUST_PORT = 8089
+LOCUST_PORT = int(os.environ.get("LOCUST_PORT", "8089"))
 SHAPES = ("Steps", "Spike", "Ramp", "Soak")
 COLORS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.RED, plots.SKY, plots.GREY)
 

@@ -1,0 +1,238 @@
+"""What this chapter adds: long newsletters in batches, bounded queues, several web processes."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+import requests
+import socketio
+from werkzeug.exceptions import TooManyRequests
+
+from test_chapter import ENDED, LETTER, Postroom, wait_until
+from test_monitoring import grown, scrape
+
+BATCH = 5
+
+
+@pytest.fixture(scope="module")
+def spreading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postroom]:
+    more: dict[str, Any] = {"BATCH": BATCH, "MAIL_SLOTS": 2, "LONGEST_WAIT": 3, "WORKERS": 2}
+    postroom = Postroom(tmp_path_factory.mktemp("data"), **more)
+    yield postroom
+    postroom.stop()
+
+
+@pytest.fixture
+def postroom(spreading: Postroom) -> Iterator[Postroom]:
+    yield spreading
+    requests.delete(f"{spreading.door}/faults", timeout=10)
+
+
+def letter(count: int) -> dict[str, Any]:
+    return LETTER | {"recipients": [f"reader{n}@example.com" for n in range(count)]}
+
+
+def depth(postroom: Postroom, queue: str) -> int:
+    """Tasks of jobs in a queue: canaries do not count."""
+    messages = (json.loads(text) for text in postroom.redis.lrange(queue, 0, -1))
+    return sum(
+        message["headers"]["task"] not in ("canary", "look_after_jobs") for message in messages
+    )
+
+
+# --- Batches --------------------------------------------------------------------------
+
+
+def test_a_long_newsletter_is_sent_in_batches_and_ends_once(postroom: Postroom) -> None:
+    before = scrape(postroom, "mail")
+    client = socketio.SimpleClient()
+    client.connect(postroom.url, transports=["websocket"])
+    postroom.faults(delay=0.1)
+    job = postroom.send(letter(22))
+    client.call("watch", {"job": job})
+    told: list[dict[str, Any]] = []
+    begun = time.monotonic()
+    while not told or told[-1]["state"] not in ENDED:
+        told.append(client.receive(timeout=20)[1])
+    seconds = time.monotonic() - begun
+    client.disconnect()
+    document = postroom.look_up(job)
+    assert (document["state"], document["done"], document["total"]) == ("SUCCESS", 22, 22)
+    assert document["result"] == {"sent": 22, "refused": 0, "refusals": []}
+    assert sorted(postroom.mails(job)) == sorted(letter(22)["recipients"])
+    batches = ("postroom_task_run_seconds_count", "batch", "SUCCESS")
+    wait_until(lambda: grown(postroom, "mail", before, *batches) == 5)  # 5, 5, 5, 5 and 2 mails
+    assert [event["state"] for event in told].count("SUCCESS") == 1
+    done = [event["done"] for event in told]
+    assert done == sorted(done)
+    assert len(told) <= 10 * seconds + 4  # ten a second, and the start and the end
+
+
+def test_a_short_one_is_not_spread(postroom: Postroom) -> None:
+    before = scrape(postroom, "mail")
+    assert postroom.finish(postroom.send(letter(BATCH)))["state"] == "SUCCESS"
+    name = ("postroom_task_run_seconds_count", "newsletter", "SUCCESS")
+    wait_until(lambda: grown(postroom, "mail", before, *name) == 1)
+    assert grown(postroom, "mail", before, "postroom_task_run_seconds_count", "batch") == 0
+
+
+def test_a_short_newsletter_passes_by_the_batches_of_a_long_one(postroom: Postroom) -> None:
+    postroom.faults(delay=0.1)
+    long = postroom.send(letter(60))
+    wait_until(lambda: postroom.look_up(long)["done"] > 0)
+    short = postroom.finish(postroom.send())
+    assert short["state"] == "SUCCESS"
+    assert postroom.look_up(long)["state"] not in ENDED
+    assert postroom.finish(long)["state"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("moment", [1, 13, 29])
+def test_a_killed_worker_loses_no_batch_and_sends_none_twice(
+    postroom: Postroom, moment: int
+) -> None:
+    postroom.faults(delay=0.1, deduplicate=True)
+    job = postroom.send(letter(30))
+    wait_until(lambda: len(postroom.mails(job)) >= moment)
+    postroom.signal("mail", signal.SIGKILL)
+    postroom.start("mail")
+    document = postroom.finish(job)
+    assert (document["state"], document["result"]["sent"]) == ("SUCCESS", 30)
+    assert sorted(postroom.mails(job)) == sorted(letter(30)["recipients"])
+
+
+def test_what_is_refused_for_now_is_sent_in_the_next_round(postroom: Postroom) -> None:
+    postroom.faults(refuse_every=4, refuse_addresses=["reader3@example.com"])
+    document = postroom.finish(postroom.send(letter(24)))
+    assert document["state"] == "SUCCESS"
+    assert (document["result"]["sent"], document["result"]["refused"]) == (23, 1)
+    assert document["result"]["refusals"][0]["recipient"] == "reader3@example.com"
+
+
+def test_a_mail_server_that_stays_away_ends_a_long_newsletter_too(postroom: Postroom) -> None:
+    postroom.faults(drop_every=1)
+    job = postroom.send(letter(12))
+    assert postroom.finish(job)["state"] == "FAILURE"
+    assert "12 of 12" in postroom.look_up(job)["error"]
+    postroom.faults(drop_every=0)
+    assert postroom.post(f"/dead-letters/{job}/replay", {}).status_code == 202
+    assert postroom.finish(job)["result"]["sent"] == 12
+
+
+def test_a_cancelled_long_newsletter_stops_in_all_its_batches(postroom: Postroom) -> None:
+    postroom.faults(delay=0.2)
+    job = postroom.send(letter(40))
+    wait_until(lambda: postroom.look_up(job)["done"] > 2)
+    requests.delete(f"{postroom.url}/jobs/{job}", timeout=10)
+    assert postroom.finish(job)["state"] == "REVOKED"
+    sent = len(postroom.mails(job))
+    wait_until(lambda: depth(postroom, "bulk") == 0)
+    assert len(postroom.mails(job)) == sent < 40  # REVOKED means: not one more
+
+
+def test_a_worker_that_was_frozen_stops_after_the_mail_in_its_hands(postroom: Postroom) -> None:
+    postroom.faults(delay=0.2, deduplicate=True)
+    job = postroom.send(letter(20))
+    wait_until(lambda: len(postroom.mails(job)) >= 3)
+    postroom.signal("mail", signal.SIGSTOP)
+    other = postroom.processes["mail"]
+    postroom.start("mail")  # a second worker, while the first one sleeps
+    try:
+        wait_until(lambda: postroom.look_up(job)["done"] > 10, timeout=40)
+    finally:
+        other.send_signal(signal.SIGCONT)
+    assert postroom.finish(job)["result"]["sent"] == 20
+    assert sorted(postroom.mails(job)) == sorted(letter(20)["recipients"])
+    other.terminate()
+    other.wait(30)
+
+
+# --- A bounded queue ------------------------------------------------------------------
+
+
+def test_a_full_queue_says_when_to_come_again_and_takes_nothing(postroom: Postroom) -> None:
+    # What a dead worker had in its hands comes back, and is old: it must be gone first.
+    wait_until(lambda: postroom.post("/newsletters", LETTER).status_code == 202)
+    postroom.faults(silent=True)
+    taken = [postroom.send() for _ in range(3)]  # two in the slots, one in the queue
+    wait_until(lambda: postroom.post("/newsletters", LETTER).status_code == 429, timeout=20)
+    known = [job["id"] for job in postroom.get("/jobs").json()]
+    answer = postroom.post("/newsletters", LETTER)
+    assert answer.status_code == 429
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert 3 <= int(answer.headers["Retry-After"]) <= 60
+    assert "mail" in answer.json()["detail"]
+    assert [job["id"] for job in postroom.get("/jobs").json()] == known
+    report = postroom.post("/reports", {"lines": 10})  # another queue, another bound
+    assert report.status_code == 202
+    postroom.faults(silent=False)
+    for job in [*taken, *known]:
+        assert postroom.finish(job)["state"] == "SUCCESS"
+    assert postroom.finish(postroom.send())["state"] == "SUCCESS"
+
+
+def test_a_queue_may_also_be_too_deep(postroom: Postroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    import jobs
+    import queues
+
+    monkeypatch.setattr(jobs, "store", postroom.redis)
+    monkeypatch.setattr(queues, "MOST_WAITING", 3)
+    queues.let_in("nobody reads this")
+    for _ in range(3):
+        postroom.redis.lpush("nobody reads this", json.dumps({"headers": {}}))
+    with pytest.raises(TooManyRequests):
+        queues.let_in("nobody reads this")
+    postroom.redis.delete("nobody reads this")
+
+
+def test_a_task_that_is_still_in_line_is_not_sent_again(postroom: Postroom) -> None:
+    """The second look comes after one second here, and the task waits for longer."""
+    busy = [postroom.post("/reports", {"lines": 5_000_000}).json()["id"] for _ in range(2)]
+    wait_until(lambda: all(postroom.look_up(job)["state"] == "PROGRESS" for job in busy))
+    waiting = postroom.post("/reports", {"lines": 10}).json()["id"]
+    looked = postroom.redis.zscore("jobs:open", waiting)
+    wait_until(lambda: postroom.redis.zscore("jobs:open", waiting) > looked)
+    assert depth(postroom, "reports") == 1
+    for job in busy:
+        requests.delete(f"{postroom.url}/jobs/{job}", timeout=10)
+    assert postroom.finish(waiting)["state"] == "SUCCESS"
+
+
+# --- Several web processes ------------------------------------------------------------
+
+
+def processes_with_clients(postroom: Postroom) -> int:
+    web = psutil.Process(postroom.processes["web"].pid)
+    port = int(postroom.environment["PORT"])
+    return sum(
+        any(each.laddr.port == port and each.status == "ESTABLISHED" for each in held)
+        for held in (child.net_connections() for child in web.children())
+    )
+
+
+def test_rooms_work_behind_several_web_processes(postroom: Postroom) -> None:
+    """Clients come until both processes have one; each of them is told of the end."""
+    clients: list[socketio.SimpleClient] = []
+    while processes_with_clients(postroom) < 2:
+        assert len(clients) < 90
+        clients.append(socketio.SimpleClient())
+        clients[-1].connect(postroom.url, transports=["websocket"])
+    postroom.faults(delay=0.5)
+    job = postroom.send(letter(4))
+    for client in clients:
+        assert client.call("watch", {"job": job})["id"] == job
+    for client in clients:
+        event: dict[str, Any] = {"state": ""}
+        while event["state"] != "SUCCESS":
+            event = client.receive(timeout=20)[1]
+        client.disconnect()
+
+
+def test_polling_is_refused_where_it_could_not_work(postroom: Postroom) -> None:
+    url = f"{postroom.url}/socket.io/?EIO=4&transport=polling"
+    answers = [requests.get(url, timeout=10) for _ in range(4)]
+    assert {answer.status_code for answer in answers} == {400}
+    assert all("transport" in answer.text.lower() for answer in answers)

@@ -1,0 +1,426 @@
+"""The figures of chapter 05: where each chapter's limit is, and what moves it."""
+
+import http.client
+import json
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pandas as pd
+from redis import Redis
+
+from lab import experiments, figures_03, knee, outages
+from lab.chapters import Chapter, start
+from lab.faults import wait_until
+from lab.load import ENDED, addresses, crowd, finish, locust_rows, percentile, post, visitor
+from lab.results import spread
+
+SLOTS = 16
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "01, one slot": ("01", {"THREADS": 1}),
+    "01, 16 slots": ("01", {"THREADS": SLOTS}),
+    "02": ("02", {"JOB_SLOTS": SLOTS}),
+    "03": ("03", {"MAIL_SLOTS": SLOTS}),
+    "04": ("04", {"MAIL_SLOTS": SLOTS}),
+    "05": ("05", {"MAIL_SLOTS": SLOTS, "LONGEST_WAIT": 1.5}),
+}
+"""The rows of the comparison: chapter and settings."""
+
+FIRST = {"visit": 100.0, "newsletter": 4.0, "report": 2.0}
+"""Arrivals a second with which the search for each knee begins."""
+
+
+def comparison() -> dict[str, Any]:
+    """Every chapter under the same load: its knees, and what happens below, beyond and after."""
+    found: dict[str, Any] = {}
+    for label, (number, settings) in ROWS.items():
+        found[label] = {}
+        for kind, promise in knee.PROMISES.items():
+            with start(number, **settings) as chapter:
+                warm_up(chapter)
+                edge = knee.find(chapter, promise, FIRST[kind])
+                found[label][kind] = {"kept": round(edge.kept, 2), "broken": round(edge.broken, 2)}
+                found[label][kind] |= around(chapter, promise, edge.kept)
+    return found
+
+
+def warm_up(chapter: Chapter) -> None:
+    letter = {"subject": "News", "body": "Hello", "recipients": addresses(1)}
+    for _ in range(3):
+        finish(chapter.url, post(chapter.url, "/newsletters", letter))
+        finish(chapter.url, post(chapter.url, "/reports", {"lines": 1000}))
+
+
+def around(chapter: Chapter, promise: knee.Promise, rate: float, seconds: float = 20.0) -> Any:
+    """Median wait at half the knee; the part kept in time at twice the knee; seconds to recover."""
+    if rate == 0:
+        return {"half_ms": None, "beyond": None, "recovery": None}
+    half = crowd(chapter.url, promise.kind, rate / 2, max(seconds, 40 / rate))
+    beyond = crowd(chapter.url, promise.kind, 2 * rate, seconds)
+    return {
+        "half_ms": round(knee.typical(promise, half), 1),
+        "beyond": round(knee.goodput(promise, beyond, seconds) / rate, 3),
+        "recovery": round(recovery(chapter, promise, rate), 1),
+    }
+
+
+def recovery(chapter: Chapter, promise: knee.Promise, rate: float) -> float:
+    """Twice the knee for ten seconds, beside half of it: how long after that is all well again?
+
+    Seconds from the spike's end until no later arrival waits longer than was promised.
+    """
+    spike, before, after = 10.0, 3.0, 27.0
+    with ThreadPoolExecutor() as pool:
+        steady = pool.submit(crowd, chapter.url, promise.kind, rate / 2, before + spike + after)
+        time.sleep(before)
+        crowd(chapter.url, promise.kind, 2 * rate, spike)
+        rows = steady.result()
+    arrivals = rows[rows.name == promise.row]
+    late = arrivals[(arrivals.latency_ms > promise.ms) | arrivals.error.notna()]
+    end = rows.start.min() + before + spike
+    return max(0.0, float(late.start.max() - end)) if len(late) else 0.0
+
+
+def open_and_closed() -> dict[str, Any]:
+    """Both kinds of visitors on one server at the same time, which stands still for two seconds."""
+    stall, rate, seconds = 2.0, 50, 14
+    found: dict[str, list[float]] = {"closed": [], "open": []}
+    with start("05") as chapter:
+        for _ in range(5):
+            users = {"closed": "Visitor", "open": "OpenVisitor"}
+            with ThreadPoolExecutor() as pool:
+                runs = {
+                    name: pool.submit(
+                        locust_rows,
+                        chapter.url,
+                        user,
+                        *("--rate", str(rate), "-t", f"{seconds}s", "--arrivals", "constant"),
+                    )
+                    for name, user in users.items()
+                }
+                time.sleep(seconds / 2)
+                chapter.hurt("web", "SIGSTOP")
+                time.sleep(stall)
+                chapter.hurt("web", "SIGCONT")
+                for name, run in runs.items():
+                    rows = run.result()
+                    found[name].append(percentile(rows[rows.name == "ping"].latency_ms, 99))
+    return {"stall": stall, "rate": rate} | {name: spread(values) for name, values in found.items()}
+
+
+# --- The cures ------------------------------------------------------------------------
+
+
+def fan_out() -> dict[str, Any]:
+    """A newsletter of 2 000 mails of 0.2 s on 16 slots: in one task, and in batches.
+
+    Over its limit, mails × delay / slots. While it goes out, short newsletters come: how long
+    does one wait for its first mail, at the 95th percentile?
+    """
+    mails, delay = 2000, 0.2
+    limit = mails * delay / SLOTS
+    with start("05", MAIL_SLOTS=SLOTS, MAIL_DELAY=delay) as chapter:
+        after = [one_long(chapter, mails) for _ in range(5)]
+    with start("05", MAIL_SLOTS=SLOTS, MAIL_DELAY=delay, BATCH=mails) as chapter:
+        before = one_long(chapter, mails)
+    return {
+        "mails": mails,
+        "limit": limit,
+        "before": {"seconds": round(before[0], 1), "short p95": round(before[1], 2)},
+        "after": {
+            "over limit": spread([seconds / limit for seconds, _ in after]),
+            "short p95": spread([wait for _, wait in after]),
+        },
+    }
+
+
+def one_long(chapter: Chapter, mails: int) -> tuple[float, float]:
+    """Seconds until a long newsletter is sent; and the p95 of the waits of twenty short ones."""
+    chapter.mailbox.empty()
+    begun = time.monotonic()
+    letter = {"subject": "News", "body": "Hello", "recipients": addresses(mails)}
+    answer = post(chapter.url, "/newsletters", letter)
+    short = {**letter, "recipients": addresses(1)}
+    sent: dict[str, float] = {}
+    for _ in range(20):
+        time.sleep(1.0)
+        at = time.time()
+        sent[post(chapter.url, "/newsletters", short).json()["id"]] = at
+    job = finish(chapter.url, answer, timeout=600, every=0.1)
+    seconds = time.monotonic() - begun
+    assert job["result"]["sent"] == mails
+    wait_until(lambda: all(chapter.mailbox.messages(each) for each in sent))
+    waits = [chapter.mailbox.messages(each)[0]["received"] - at for each, at in sent.items()]
+    return seconds, percentile(pd.Series(waits), 95)
+
+
+def overload() -> dict[str, Any]:
+    """Twice the arrivals that 16 slots can serve, with and without a bound on the queue's age."""
+    promise, seconds, rate = knee.PROMISES["newsletter"], 30.0, 2.0 * SLOTS
+    bounds = {"without": 1e9, "with": 1.5}
+    found: dict[str, dict[str, list[float]]] = {
+        name: {"goodput": [], "p95": [], "turned away": []} for name in bounds
+    }
+    for _ in range(3):
+        for name, bound in bounds.items():
+            settings: dict[str, Any] = {
+                "MAIL_SLOTS": SLOTS,
+                "LONGEST_WAIT": bound,
+                "MOST_WAITING": 10**6,
+            }
+            with start("05", **settings) as chapter:
+                warm_up(chapter)
+                rows = crowd(chapter.url, "newsletter", rate, seconds)
+            served = rows[(rows.name == promise.row) & rows.error.isna()]
+            refused = ((rows.name == "newsletter accepted") & (rows.status == 429)).sum()
+            arrivals = (rows.name == "own delay").sum()
+            found[name]["goodput"].append(knee.goodput(promise, rows, seconds) / SLOTS)
+            found[name]["p95"].append(percentile(served.latency_ms, 95) / 1000)
+            found[name]["turned away"].append(float(refused / arrivals))
+    return {
+        "rate": rate,
+        "limit": SLOTS,
+        "promise": promise.ms / 1000,
+        "bound": bounds["with"],
+    } | {
+        name: {key: spread(values) for key, values in table.items()}
+        for name, table in found.items()
+    }
+
+
+def web_processes() -> dict[str, Any]:
+    """Two web processes over one: visitors and submits a second, from eight clients."""
+    found: dict[str, list[float]] = {"visits": [], "submits": []}
+    with ExitStack() as stack:
+        one, two = (stack.enter_context(start("05", **quiet, WORKERS=n)) for n in (1, 2))
+        for chapter in (one, two):
+            hammer(chapter, "POST", "/newsletters", 2)
+        for _ in range(5):
+            for name, method, path in (
+                ("visits", "GET", "/ping"),
+                ("submits", "POST", "/newsletters"),
+            ):
+                rates = [hammer(chapter, method, path) for chapter in (one, two)]
+                found[name].append(rates[1] / rates[0])
+                settle(one, two)
+    return {name: spread(values) for name, values in found.items()}
+
+
+def submits() -> dict[str, Any]:
+    """`POST /newsletters` over a view with one Redis write, on the same server.
+
+    Submits a second from eight clients; and the median wait at half of that rate. And submits
+    a second if Celery keeps results, over those without.
+    """
+    found: dict[str, list[float]] = {"rate": [], "half p50": [], "results kept": []}
+    with ExitStack() as stack:
+        chapter, keeping = (
+            stack.enter_context(
+                start("05", **quiet, GUNICORN_CMD_ARGS=f"--config {Path(__file__).with_name(name)}")
+            )
+            for name in ("bare_view.py", "keep_results.py")
+        )
+        for each in (chapter, keeping):
+            hammer(each, "POST", "/newsletters", 2)
+        for _ in range(5):
+            rates = {}
+            for path in ("/newsletters", "/bare"):
+                rates[path] = hammer(chapter, "POST", path)
+                settle(chapter)
+            found["rate"].append(rates["/newsletters"] / rates["/bare"])
+            kept = hammer(keeping, "POST", "/newsletters")
+            settle(keeping)
+            found["results kept"].append(kept / rates["/newsletters"])
+            half = rates["/newsletters"] / 2
+            waits = {}
+            for path in ("/newsletters", "/bare"):
+                waits[path] = paced(chapter, path, half)
+                settle(chapter)
+            found["half p50"].append(waits["/newsletters"] / waits["/bare"])
+    return {name: spread(values) for name, values in found.items()}
+
+
+quiet: dict[str, Any] = {
+    "MAIL_DELAY": 0,
+    "MAIL_SLOTS": 1,
+    "LONGEST_WAIT": 1e9,
+    "MOST_WAITING": 10**6,
+}
+"""Settings for what the web process alone can do: little work behind it, and no bound."""
+
+
+def settle(*chapters: Chapter) -> None:
+    """Throw away what waits in the queue: it would be the next measurement's load."""
+    for chapter in chapters:
+        store = Redis.from_url(chapter.redis_url)
+        for key in ("mail", "jobs:open", "bare"):
+            store.delete(key)
+        wait_until(lambda store=store: store.llen("mail") <= 1)  # type: ignore[misc]
+    time.sleep(0.5)
+
+
+LETTER = json.dumps({"subject": "News", "body": "Hello", "recipients": addresses(1)})
+
+
+def client(url: str, method: str, path: str, seconds: float, every: float) -> list[float]:
+    """One client on one connection: asks, waits for the answer, asks again. Returns its waits, ms.
+
+    With `every` it asks at most once in so many seconds.
+    """
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    body = LETTER if method == "POST" else None
+    headers = {"Content-Type": "application/json"} if body else {}
+    waits: list[float] = []
+    begun = due = time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        at = time.perf_counter()
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status in (200, 202), answer.status
+        waits.append((time.perf_counter() - at) * 1000)
+        due += every
+        time.sleep(max(0.0, due - time.perf_counter()))
+    return waits
+
+
+def clients(url: str, method: str, path: str, seconds: float, count: int, every: float) -> Any:
+    with ThreadPoolExecutor(count) as pool:
+        runs = [pool.submit(client, url, method, path, seconds, every) for _ in range(count)]
+        return [wait for run in runs for wait in run.result()]
+
+
+def hammer(chapter: Chapter, method: str, path: str, seconds: float = 5.0) -> float:
+    """Answers a second to eight clients in two processes."""
+    with ProcessPoolExecutor(2) as pool:
+        runs = [pool.submit(clients, chapter.url, method, path, seconds, 4, 0.0) for _ in range(2)]
+        return sum(len(run.result()) for run in runs) / seconds
+
+
+def paced(chapter: Chapter, path: str, rate: float, seconds: float = 5.0) -> float:
+    """The median wait, in ms, of four clients that together ask `rate` times a second."""
+    with ProcessPoolExecutor(1) as pool:
+        run = pool.submit(clients, chapter.url, "POST", path, seconds, 4, 4 / rate)
+        return float(statistics.median(run.result()))
+
+
+SETTINGS: dict[str, dict[str, str]] = {
+    "as it is": {},
+    "prefetch 4, not 1": {" --task-events": " --task-events --prefetch-multiplier 4"},
+    "no events": {" --task-events": ""},
+    "processes, not threads": {"--pool threads": "--pool prefork"},
+}
+"""What is changed in the Procfile's commands, for each row."""
+
+
+def settings() -> dict[str, Any]:
+    """Newsletters a second on 16 slots over the limit, by setting; and the worker's memory."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for _ in range(3):
+        for name, replace in SETTINGS.items():
+            with start("05", MAIL_SLOTS=SLOTS, replace=replace) as chapter:
+                warm_up(chapter)
+                table = found.setdefault(name, {"of limit": [], "MiB": []})
+                table["of limit"].append(experiments.throughput(chapter, SLOTS, rounds=5))
+                processes = chapter.processes("mail")
+                pss = sum(process.memory_full_info().pss for process in processes)
+                table["MiB"].append(pss / 2**20)
+    return {
+        name: {key: spread(values) for key, values in table.items()}
+        for name, table in found.items()
+    }
+
+
+# --- The final app --------------------------------------------------------------------
+
+
+def mail_slots() -> dict[str, Any]:
+    """Newsletters a second over slots / service time, mails of 0.2 s."""
+    found: dict[str, list[float]] = {}
+    for slots in (4, 16, 32, 64):
+        with start("05", MAIL_SLOTS=slots) as chapter:
+            warm_up(chapter)
+            rounds = 5 if slots > 4 else 8
+            found[str(slots)] = [
+                experiments.throughput(chapter, slots, rounds=rounds) for _ in range(5)
+            ]
+    return {slots: spread(values) for slots, values in found.items()}
+
+
+def visitor_at_the_knee() -> dict[str, Any]:
+    """A visitor's p99 while newsletters come as fast as 16 slots can serve them, over idle."""
+    found: dict[str, list[float]] = {"idle": [], "at the knee": [], "over": []}
+    with start("05", MAIL_SLOTS=SLOTS) as chapter:
+        warm_up(chapter)
+        for _ in range(5):
+            p99 = []
+            for rate in (0.0, 0.8 * SLOTS):
+                with visitor(chapter.url, rate=50) as visit:
+                    if rate:
+                        crowd(chapter.url, "newsletter", rate, 10)
+                    else:
+                        time.sleep(10)
+                p99.append(percentile(visit.rows.latency_ms, 99))
+            found["idle"].append(p99[0])
+            found["at the knee"].append(p99[1])
+            found["over"].append(p99[1] / p99[0])
+    return {name: spread(values) for name, values in found.items()}
+
+
+def reports() -> dict[str, Any]:
+    """Four reports by two workers over the same by two plain processes."""
+    return figures_03.reports("05")
+
+
+def soak() -> dict[str, Any]:
+    """Six days with their nights in five minutes: what is not finished, and what has grown?"""
+    seconds = 300
+    with start("05", MAIL_SLOTS=SLOTS, MAIL_DELAY=0.05) as chapter:
+        crowd(chapter.url, "newsletter", 8, 20)  # what every process needs once, it has then
+        before = memory(chapter)
+        rows = locust_rows(
+            chapter.url,
+            "OpenVisitor OpenPublisher",
+            *("--shape", "Soak", "-u", "20", "-t", f"{seconds}s", "--lines", "5000"),
+        )
+        wait_until(lambda: all(job["state"] in ENDED for job in outages.recent(chapter)), 120)
+        after = memory(chapter)
+        accepted = rows[rows.name.str.endswith(" accepted") & rows.error.isna()]
+        finished = rows[rows.name.str.endswith(" finished") & rows.error.isna()]
+    return {
+        "seconds": seconds,
+        "accepted": len(accepted),
+        "not finished": len(accepted) - len(finished),
+        "requests": int((rows.name != "own delay").sum()),
+        "memory": {name: round(after[name] / before[name], 3) for name in before},
+        "MiB": {name: round(size / 2**20) for name, size in after.items()},
+    }
+
+
+def memory(chapter: Chapter) -> dict[str, float]:
+    """Bytes of each service with its children; what they share counts once."""
+    return {
+        name: float(sum(p.memory_full_info().pss for p in chapter.processes(name)))
+        for name in chapter.commands
+    }
+
+
+FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
+    "05_comparison": comparison,
+    "05_open_closed": open_and_closed,
+    "05_fan_out": fan_out,
+    "05_overload": overload,
+    "05_web_processes": web_processes,
+    "05_submits": submits,
+    "05_settings": settings,
+    "05_mail_slots": mail_slots,
+    "05_visitor": visitor_at_the_knee,
+    "05_reports": reports,
+    "05_soak": soak,
+}

@@ -1,0 +1,301 @@
+"""Chapter 05's Locust file against every chapter: its rows are checked against the other side."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import requests
+from playwright.sync_api import Page, expect
+
+import lab
+from lab import loadtest
+from lab.chapters import PORTS, folder, free_ports
+from lab.faults import wait_until
+from lab.load import LOCUSTFILE, crowd, locust_rows
+
+from .conftest import ROOT
+
+COUNT = ROOT / "lab" / "count_requests.py"
+
+
+@pytest.fixture(scope="module", params=lab.chapters())
+def counted(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
+    """Each chapter, with a line in its log for each request that comes in."""
+    settings: dict[str, Any] = {"THREADS": 24, "MAIL_DELAY": 0.01}
+    with lab.start(request.param, GUNICORN_CMD_ARGS=f"--config {COUNT}", **settings) as chapter:
+        yield chapter
+
+
+def requests_seen(chapter: lab.Chapter, path: str) -> int:
+    """How many requests for a path the server says that it got."""
+    return len(re.findall(rf"REQUEST {path}(?![\w/])", chapter.log("web", 10**6)))
+
+
+def rows_of(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    found = rows[rows.name == name]
+    assert found.error.isna().all(), found.error.dropna().unique()
+    return found
+
+
+@pytest.mark.parametrize("user", ["Visitor", "OpenVisitor"])
+def test_every_visit_is_a_row_and_a_request(counted: lab.Chapter, user: str) -> None:
+    before = requests_seen(counted, "/ping")
+    rows = locust_rows(counted.url, user, "-u", "4", "--rate", "10", "-t", "3s")
+    visits = rows_of(rows, "ping")
+    assert 60 < len(visits) <= 160
+    wait_until(lambda: requests_seen(counted, "/ping") - before == len(visits))
+    assert (visits.latency_ms > 0).all()
+
+
+@pytest.mark.parametrize("user", ["Publisher", "OpenPublisher"])
+def test_every_newsletter_is_two_rows_and_its_mails(counted: lab.Chapter, user: str) -> None:
+    counted.mailbox.empty()
+    arguments = ("-u", "3", "--rate", "2", "-t", "3s", "--tags", "newsletter", "--recipients", "4")
+    rows = locust_rows(counted.url, user, *arguments)
+    accepted, finished = rows_of(rows, "newsletter accepted"), rows_of(rows, "newsletter finished")
+    assert len(accepted) == len(finished) > 5
+    assert len(counted.mailbox.messages()) == 4 * len(finished)
+    both = accepted.merge(finished, on="start", suffixes=("_accepted", "_finished"))
+    assert (both.latency_ms_finished >= both.latency_ms_accepted).all()
+    assert finished.latency_ms.min() >= 40  # four mails of 0.01 s
+
+
+def test_reports_are_rows_too(counted: lab.Chapter) -> None:
+    arguments = ("-u", "2", "--rate", "4", "-t", "2s", "--tags", "report", "--lines", "500")
+    rows = locust_rows(counted.url, "Publisher", *arguments)
+    assert len(rows_of(rows, "report accepted")) == len(rows_of(rows, "report finished")) > 2
+    assert "newsletter accepted" not in set(rows.name)
+
+
+def test_a_watcher_says_how_long_a_push_takes(counted: lab.Chapter) -> None:
+    arguments = ("-u", "2", "--rate", "3", "-t", "3s", "--recipients", "20")
+    rows = locust_rows(counted.url, "Watcher", *arguments)
+    if counted.number == "01":
+        assert set(rows.name) == {"connect"}
+        assert rows.error.str.contains("No Socket.IO here").all()
+        return
+    pushes = rows_of(rows, "push")
+    finished = rows_of(rows, "newsletter finished")
+    assert len(pushes) >= len(finished) > 2
+    assert 0 < pushes.latency_ms.median() < 2000  # from one clock to itself: more than nothing
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "smallest", "largest"), [("constant", 0, 0.3), ("poisson", 0.75, 1.3)]
+)
+def test_open_arrivals_keep_their_schedule(arrivals: str, smallest: float, largest: float) -> None:
+    """While the server stands still for a second, they come as before; and wait."""
+    rate = 60
+    with lab.start("01", THREADS=64) as chapter:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HURT, str(chapter.processes("web")[1].pid)],
+            stdout=subprocess.DEVNULL,
+        )
+        rows = locust_rows(
+            chapter.url,
+            "OpenVisitor",
+            "-u",
+            "1",
+            "--rate",
+            str(rate),
+            "-t",
+            "7s",
+            "--arrivals",
+            arrivals,
+        )
+        process.wait(30)
+    starts = rows_of(rows, "ping").start.sort_values()
+    seconds = starts.max() - starts.min()
+    assert len(starts) == pytest.approx(rate * seconds, rel=0.2)
+    gaps = starts.diff().dropna()
+    assert smallest <= gaps.std() / gaps.mean() <= largest
+    waited = rows_of(rows, "ping").latency_ms
+    assert waited.max() > 800
+    assert len(rows_of(rows, "own delay")) == len(starts)
+
+
+HURT = """
+import os, signal, sys, time
+time.sleep(4)
+os.kill(int(sys.argv[1]), signal.SIGSTOP)
+time.sleep(1)
+os.kill(int(sys.argv[1]), signal.SIGCONT)
+"""
+
+
+def locust(chapter: lab.Chapter, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", chapter.url]
+    return subprocess.run(
+        [*command, "--headless", "--only-summary", "-s", "30", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+@pytest.fixture(scope="module")
+def final() -> Iterator[lab.Chapter]:
+    with lab.start("05", MAIL_DELAY=0.01) as chapter:
+        yield chapter
+
+
+@pytest.mark.parametrize(
+    ("ms", "seconds", "code", "says"),
+    [(5000, 5, 0, "kept"), (0.1, 5, 1, "BROKEN"), (5000, 1, 2, "too noisy")],
+)
+def test_the_service_level_is_the_exit_code(
+    final: lab.Chapter, tmp_path: Path, ms: float, seconds: int, code: int, says: str
+) -> None:
+    level = f'[[promise]]\nrow = "ping"\npercentile = 99\nms = {ms}\n'
+    level += "[errors]\nshare = 0.05\n[noise]\nown_delay_ms = 5000\n"
+    (tmp_path / "slo.toml").write_text(level)
+    arguments = ["-u", "10", "-r", "100", "--rate", "12" if seconds > 1 else "5"]
+    done = locust(
+        final, "Visitor", *arguments, "-t", f"{seconds}s", "--slo", str(tmp_path / "slo.toml")
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert re.search(rf"ping: p99 at most {ms:g} ms +{says}", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("shape", loadtest.SHAPES)
+def test_each_shape_rises_to_its_most_and_ends(final: lab.Chapter, shape: str) -> None:
+    """Locust looks at a shape once a second: six days take eighteen of them here."""
+    seconds = 18 if shape == "Soak" else 6
+    arguments = ("-u", "40", "-t", f"{seconds}s", "--arrivals", "constant")
+    rows = locust_rows(final.url, "OpenVisitor", "--shape", shape, *arguments)
+    starts = rows_of(rows, "ping").start
+    per_second = (starts - starts.min()).astype(int).value_counts().sort_index()
+    assert seconds - 1 <= starts.max() - starts.min() <= seconds + 1
+    assert 25 < per_second.max() <= 48
+    assert per_second[:-1].min() < per_second.max() / 2
+
+
+def test_an_unknown_shape_lists_those_there_are(final: lab.Chapter) -> None:
+    done = locust(final, "Visitor", "--shape", "Circle")
+    assert done.returncode == 1
+    assert (
+        "Steps, Spike, Ramp, Soak" in " ".join(sorted((done.stdout + done.stderr).split("\n")))
+        or "There are:" in done.stderr
+    )
+
+
+def test_two_workers_and_a_master_do_it_together(final: lab.Chapter, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE)]
+    workers = [
+        subprocess.Popen(
+            [
+                *command,
+                "--worker",
+                "--master-port",
+                str(port),
+                "--rows",
+                str(tmp_path / f"{n}.csv"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for n in range(2)
+    ]
+    try:
+        master = locust(
+            final,
+            *(
+                "OpenVisitor",
+                "--master",
+                "--expect-workers",
+                "2",
+                "--master-bind-host",
+                "127.0.0.1",
+            ),
+            *("--master-bind-port", str(port), "-u", "4", "-r", "10", "--rate", "10", "-t", "5s"),
+            *("--slo", str(folder("05") / "slo.toml")),
+        )
+        for worker in workers:
+            worker.wait(30)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert master.returncode in (0, 2), master.stdout + master.stderr
+    counts = [len(rows_of(pd.read_csv(tmp_path / f"{n}.csv"), "ping")) for n in range(2)]
+    assert min(counts) > 20, master.stdout + master.stderr
+    assert f"of {sum(counts)} answers" in master.stdout
+
+
+def test_missing_answers_count_as_never(final: lab.Chapter) -> None:
+    """Survivors only would make a server that answers nobody look quick."""
+    from lab.knee import PROMISES
+
+    rows = crowd(final.url, "newsletter", 20, 4, "--recipients", "1")
+    promise = PROMISES["newsletter"]
+    assert promise.waits(rows).max() < float("inf")
+    finished = rows.name == "newsletter finished"
+    fewer = rows.drop(rows[finished].index[:5])
+    assert (promise.waits(fewer) == float("inf")).sum() == 5
+
+
+# --- For a person ---------------------------------------------------------------------
+
+
+def test_make_load_opens_a_page_that_works_at_the_first_try(tmp_path: Path, page: Page) -> None:
+    names = [*PORTS, "LOCUST_PORT"]
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    environment = {**os.environ, **{name: str(port) for name, port in ports.items()}}
+    environment["DATA"] = str(tmp_path / "data")
+    with (tmp_path / "out").open("w+") as out:
+        person = subprocess.Popen(
+            [sys.executable, "-m", "lab", "load", "02"],
+            cwd=ROOT,
+            env=environment,
+            stdout=out,
+            stderr=out,
+        )
+        try:
+            url = f"http://127.0.0.1:{ports['LOCUST_PORT']}"
+            wait_until(lambda: url in (tmp_path / "out").read_text())
+            wait_until(lambda: answers(url))
+            page.goto(url)
+            page.get_by_role("button", name=re.compile("^start", re.IGNORECASE)).click()
+            expect(page.get_by_text("newsletter finished").first).to_be_visible(timeout=30_000)
+            expect(page.get_by_text("push").first).to_be_visible(timeout=30_000)
+            stats = requests.get(f"{url}/stats/requests", timeout=10).json()
+            assert stats["fail_ratio"] == 0
+        finally:
+            person.send_signal(signal.SIGINT)
+            person.wait(40)
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
+def test_a_shape_leaves_a_picture_and_a_verdict(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loadtest, "LOCAL", ROOT / "results" / "local")
+    code = loadtest.run_shape("03", "Spike", 10, 8, ["OpenVisitor", "OpenPublisher"])
+    assert code in (0, 1, 2)
+    said = capfd.readouterr().out
+    assert "Service level" in said
+    assert "results/local/load_03_spike.png" in said
+    picture = ROOT / "results" / "local" / "load_03_spike.png"
+    assert time.time() - picture.stat().st_mtime < 60
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.with_suffix(".html").stat().st_size > 10_000
+
+
+def test_a_shape_that_there_is_not_is_refused() -> None:
+    with pytest.raises(lab.LabError, match=r"no shape 'Circle'.*Steps"):
+        loadtest.run_shape("03", "Circle", 10, 8, ["Visitor"])
