@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import psutil
@@ -307,7 +307,7 @@ class Chapter(Supervised):
         super().stop()
         self._logs.cleanup()
 
-    def __enter__(self) -> "Chapter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

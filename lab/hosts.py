@@ -103,11 +103,12 @@ class Network(Chapter):
             self._subnet = make_bridge(self.prefix)
             for name in HOSTS:
                 self._add_host(name)
+            self.environment = self._environment(settings)
             super().__init__(
                 path,
                 self._commands(read_procfile(path)),
                 {name: PORTS[name] for name in LISTENS},
-                self._environment(settings),
+                self.environment,
                 restart_after={},
             )
         except BaseException:
@@ -186,7 +187,7 @@ class Network(Chapter):
         for name in commands:
             self._add_host(name)
         placed = {name: self._on(name, command) for name, command in commands.items()}
-        beside = Supervised(placed, self.path, self._environment({}), self.logs)
+        beside = Supervised(placed, self.path, self.environment, self.logs)
         self._beside.append(beside)
         return beside
 
