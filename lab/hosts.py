@@ -74,8 +74,8 @@ def allowed() -> tuple[bool, str]:
     return True, ""
 
 
-def start(number: str = "05", **settings: Any) -> "Network":
-    """Start a chapter on hosts and return it once it answers; use it as a context manager.
+def start(**settings: Any) -> "Network":
+    """Start chapter 05 on hosts and return it once it answers; use it as a context manager.
 
     `settings` become environment variables. Raises LabError where `allowed()` says no, where
     no subnet is free, or, with the last lines of a log, if a process ends before all are ready.
@@ -83,7 +83,7 @@ def start(number: str = "05", **settings: Any) -> "Network":
     possible, reason = allowed()
     if not possible:
         raise LabError(reason)
-    return Network(folder(number), {name: str(value) for name, value in settings.items()})
+    return Network(folder("05"), {name: str(value) for name, value in settings.items()})
 
 
 class Network(Chapter):
