@@ -32,6 +32,8 @@ class CutOff:
     "From the cut until every newsletter had ended."
     away: float | None
     "Seconds after which the host was reconnected; None if that was when all had ended."
+    back: float
+    "From then until it asked for work again: TCP waits the longer, the longer it has waited."
 
 
 def cut_off_worker() -> dict[str, Any]:
@@ -59,6 +61,7 @@ def summary(runs: list[CutOff]) -> dict[str, Any]:
         "twice": spread([run.twice for run in runs]),
         "seconds": spread([run.seconds for run in runs]),
         "away": spread(away) if away else None,
+        "back": spread([run.back for run in runs]),
     }
 
 
@@ -71,6 +74,8 @@ def cut_off(
     in its hands. Else it is cut off until all have ended; then it is reconnected, to see whether
     it does harm. Raises LabError if the newsletters have not ended after two minutes.
     """
+    for worker in ("worker1", "worker2"):
+        wait_until(lambda: waits_for_work(network, worker), 120)  # noqa: B023
     network.mailbox.set(deduplicate=deduplicate)
     letters = [send(network, mails) for _ in range(2)]
     wait_until(lambda: sum(at_work(network).values()) >= 2)
@@ -105,7 +110,8 @@ def waits_for_work(network: Network, host: str) -> bool:
     """Whether Redis has the requests of both workers of a host for their next task."""
     with Redis.from_url(network.redis_url) as redis:
         clients = redis.client_list()
-    waiting: list[str] = [client["addr"] for client in clients if client["cmd"] == "brpop"]
+    # "b": it is blocked, so the answer is still to come.
+    waiting: list[str] = [client["addr"] for client in clients if "b" in client["flags"]]
     return sum(address.startswith(f"{network.addresses[host]}:") for address in waiting) == 2
 
 
@@ -116,6 +122,9 @@ def end(
     wait_for_ends(network, letters, begun + 120)
     seconds = time.monotonic() - begun
     network.reconnect(host)
+    connected = time.monotonic()
+    wait_until(lambda: waits_for_work(network, host), 120)
+    back = time.monotonic() - connected
     network.wait_until_ready()
     wait_until(lambda: not at_work(network))  # it has noticed what it missed
     assert all(look_up(network, job)["state"] in ENDED for job in letters)
@@ -126,6 +135,7 @@ def end(
         twice=sum(count.twice for count in counts),
         seconds=round(seconds, 1),
         away=away and round(away, 1),
+        back=round(back, 1),
     )
 
 

@@ -20,6 +20,8 @@ from lab.hosts import Network
 
 from .conftest import ROOT
 
+pytestmark = pytest.mark.timeout(180)  # the first test waits for the start
+
 
 @pytest.fixture(scope="module", autouse=True)
 def possible() -> None:
@@ -38,7 +40,6 @@ def network() -> Iterator[Network]:
 # --- Hosts ----------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(180)  # the first test waits for the start
 def test_each_worker_has_the_name_of_its_host(network: Network) -> None:
     answer = requests.get(f"{network.url}/health/workers", timeout=10).json()
     assert set(answer["alive"]) == {
@@ -110,7 +111,6 @@ def test_a_host_that_is_cut_off_lives_on_and_is_not_heard(network: Network) -> N
 # --- Work -----------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(180)
 def test_a_worker_that_comes_back_leaves_its_work_to_the_one_who_has_it_now(
     network: Network,
 ) -> None:
@@ -122,7 +122,6 @@ def test_a_worker_that_comes_back_leaves_its_work_to_the_one_who_has_it_now(
     assert "LeaseLost" in network.log(f"mail@{outcome.host}", 10**6)
 
 
-@pytest.mark.timeout(180)
 def test_a_worker_that_is_cut_off_for_good_takes_no_mail_with_it(network: Network) -> None:
     """Long newsletters, in batches, and a mail server that takes each copy: at most one mail of
     each batch, the one under way, is sent twice."""
