@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import psutil
@@ -130,70 +130,46 @@ def read_procfile(path: Path) -> dict[str, str]:
     return dict(procfile.processes)
 
 
-class Chapter:
-    """A running chapter.
+class Supervised:
+    """Running processes, which end when they are told to, or when this program is gone.
 
-    Attributes: `number` ("01"), `url` (of its web process), `mailbox` (what its mail server
-    received), `logs` (a folder with one file for each process), `data` (a folder with what the
-    chapter keeps: Redis, uploads), `redis_url`.
+    Attributes: `commands` (by name), `logs` (a folder with one file for each process), `pids`
+    (of those that run now), `ended` (the exit code with which a process last ended).
     """
 
     def __init__(
         self,
-        path: Path,
         commands: dict[str, str],
-        ports: dict[str, int],
+        folder: Path,
         environment: dict[str, str],
-        restart_after: dict[str, float],
+        logs: Path,
+        restart_after: dict[str, float] | None = None,
     ) -> None:
-        self.number = path.name[:2]
-        self.path = path
         self.commands = commands
-        self.url = f"http://127.0.0.1:{ports['PORT']}"
-        self.mailbox = Mailbox(f"http://127.0.0.1:{ports['MAILBOX_PORT']}")
-        self.ports = ports
-        password = environment.get("REDIS_PASSWORD")  # from chapter 05 on
-        login = f":{quote(password, safe='')}@" if password else ""
-        self.redis_url = (
-            environment.get("REDIS_URL") or f"redis://{login}127.0.0.1:{ports.get('REDIS_PORT')}/0"
-        )
-        self.ended: dict[str, int] = {}
+        self.logs = logs
         self.pids: dict[str, int] = {}
-        self._logs = tempfile.TemporaryDirectory(prefix="unblocked-")
-        self.logs = Path(self._logs.name)
-        self.data = Path(environment.get("DATA") or self.logs / "data")
-        self._start(environment, restart_after)
-
-    def _start(self, environment: dict[str, str], restart_after: dict[str, float]) -> None:
-        environment = {
-            **environment,
-            "DATA": str(self.data),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            "PYTHONPATH": str(ROOT),
-            "PYTHONUNBUFFERED": "1",
-            **{name: str(port) for name, port in self.ports.items()},
-        }
+        self.ended: dict[str, int] = {}
         self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "lab.supervisor"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            cwd=self.path,
-            env=environment,
+            cwd=folder,
+            env={
+                **environment,
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+                "PYTHONPATH": str(ROOT),
+                "PYTHONUNBUFFERED": "1",
+            },
             text=True,
             start_new_session=True,
         )
         self.supervisor_pid = self._supervisor.pid
-        order = {"commands": self.commands, "logs": str(self.logs), "restart_after": restart_after}
+        order = {"commands": commands, "logs": str(logs), "restart_after": restart_after or {}}
         assert self._supervisor.stdin is not None
         self._supervisor.stdin.write(json.dumps(order) + "\n")
         self._supervisor.stdin.flush()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        try:
-            self.wait_until_ready(ends_are_fatal=True)
-        except BaseException:
-            self.stop()
-            raise
 
     def _listen(self) -> None:
         assert self._supervisor.stdout is not None
@@ -204,49 +180,6 @@ class Chapter:
             else:
                 self.pids.pop(event["name"], None)
                 self.ended[event["name"]] = event["code"]
-
-    def wait_until_ready(self, timeout: float = 60.0, ends_are_fatal: bool = False) -> None:
-        """Wait until every port takes connections, `/ping` answers, and so does every worker.
-
-        Raises LabError after `timeout` seconds, or at once, with `ends_are_fatal`, if a
-        process ends.
-        """
-        deadline = time.monotonic() + timeout
-        while not self.is_ready():
-            for name, code in self.ended.items() if ends_are_fatal else ():
-                raise LabError(
-                    f"Chapter {self.number}: {name} ended with {describe(code)} before it was "
-                    f"ready. Its last lines:\n\n{self.log(name)}"
-                )
-            if time.monotonic() > deadline:
-                logs = "\n\n".join(f"{name}:\n{self.log(name)}" for name in self.commands)
-                raise LabError(
-                    f"Chapter {self.number} was not ready after {timeout:g} s.\n\n{logs}"
-                )
-            time.sleep(0.05)
-
-    def is_ready(self) -> bool:
-        ports_open = all(is_open(port) for port in self.ports.values())
-        return ports_open and self.answers() and self.workers_answer()
-
-    def workers_answer(self) -> bool:
-        """Whether every Celery worker of the Procfile answers within a second."""
-        workers = sum(" worker " in command for command in self.commands.values())
-        if workers == 0:
-            return True
-        try:
-            with Celery(broker=self.redis_url) as celery:
-                ping = {"reply": True, "timeout": 1.0, "limit": workers}
-                return len(celery.control.broadcast("ping", **ping) or []) == workers
-        except (KombuError, RedisError, OSError):
-            return False
-
-    def answers(self, timeout: float = 2.0) -> bool:
-        """Whether `/ping` answers within `timeout` seconds."""
-        try:
-            return requests.get(f"{self.url}/ping", timeout=timeout).ok
-        except requests.RequestException:
-            return False
 
     def log(self, name: str, lines: int = 15) -> str:
         """The last lines that process `name` printed."""
@@ -284,9 +217,102 @@ class Chapter:
         self._supervisor.stdin.close()
         self._supervisor.wait(30)
         self._listener.join(5)
+
+
+class Chapter(Supervised):
+    """A running chapter.
+
+    Attributes: `number` ("01"), `url` (of its web process), `mailbox` (what its mail server
+    received), `logs` (a folder with one file for each process), `data` (a folder with what the
+    chapter keeps: Redis, uploads), `redis_url`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        commands: dict[str, str],
+        ports: dict[str, int],
+        environment: dict[str, str],
+        restart_after: dict[str, float],
+    ) -> None:
+        self.number = path.name[:2]
+        self.path = path
+        self.commands = commands
+        self.url = f"http://{self.address('PORT')}:{ports['PORT']}"
+        self.mailbox = Mailbox(f"http://{self.address('MAILBOX_PORT')}:{ports['MAILBOX_PORT']}")
+        self.ports = ports
+        password = environment.get("REDIS_PASSWORD")  # from chapter 05 on
+        login = f":{quote(password, safe='')}@" if password else ""
+        redis = f"{self.address('REDIS_PORT')}:{ports.get('REDIS_PORT')}"
+        self.redis_url = environment.get("REDIS_URL") or f"redis://{login}{redis}/0"
+        self._logs = tempfile.TemporaryDirectory(prefix="unblocked-")
+        self.logs = Path(self._logs.name)
+        self.data = Path(environment.get("DATA") or self.logs / "data")
+        self._start(environment, restart_after)
+
+    def _start(self, environment: dict[str, str], restart_after: dict[str, float]) -> None:
+        environment = environment | {name: str(port) for name, port in self.ports.items()}
+        environment["DATA"] = str(self.data)
+        super().__init__(self.commands, self.path, environment, self.logs, restart_after)
+        try:
+            self.wait_until_ready(ends_are_fatal=True)
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait_until_ready(self, timeout: float = 60.0, ends_are_fatal: bool = False) -> None:
+        """Wait until every port takes connections, `/ping` answers, and so does every worker.
+
+        Raises LabError after `timeout` seconds, or at once, with `ends_are_fatal`, if a
+        process ends.
+        """
+        deadline = time.monotonic() + timeout
+        while not self.is_ready():
+            for name, code in self.ended.items() if ends_are_fatal else ():
+                raise LabError(
+                    f"Chapter {self.number}: {name} ended with {describe(code)} before it was "
+                    f"ready. Its last lines:\n\n{self.log(name)}"
+                )
+            if time.monotonic() > deadline:
+                logs = "\n\n".join(f"{name}:\n{self.log(name)}" for name in self.commands)
+                raise LabError(
+                    f"Chapter {self.number} was not ready after {timeout:g} s.\n\n{logs}"
+                )
+            time.sleep(0.05)
+
+    def address(self, port_name: str) -> str:
+        """Where the process listens that has this port: a name of PORTS."""
+        return "127.0.0.1"
+
+    def is_ready(self) -> bool:
+        ports_open = all(is_open(port, self.address(name)) for name, port in self.ports.items())
+        return ports_open and self.answers() and self.workers_answer()
+
+    def workers_answer(self) -> bool:
+        """Whether every Celery worker of the Procfile answers within a second."""
+        workers = sum(" worker " in command for command in self.commands.values())
+        if workers == 0:
+            return True
+        try:
+            with Celery(broker=self.redis_url) as celery:
+                ping = {"reply": True, "timeout": 1.0, "limit": workers}
+                return len(celery.control.broadcast("ping", **ping) or []) == workers
+        except (KombuError, RedisError, OSError):
+            return False
+
+    def answers(self, timeout: float = 2.0) -> bool:
+        """Whether `/ping` answers within `timeout` seconds."""
+        try:
+            return requests.get(f"{self.url}/ping", timeout=timeout).ok
+        except requests.RequestException:
+            return False
+
+    def stop(self) -> None:
+        """Stop every process; safe to call twice."""
+        super().stop()
         self._logs.cleanup()
 
-    def __enter__(self) -> "Chapter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -306,10 +332,10 @@ def free_ports(count: int) -> list[int]:
 _ports = itertools.cycle(random.sample(range(20_000, 32_000), 12_000))
 
 
-def is_open(port: int) -> bool:
+def is_open(port: int, address: str = "127.0.0.1") -> bool:
     with socket.socket() as attempt:
         attempt.settimeout(1)
-        return attempt.connect_ex(("127.0.0.1", port)) == 0
+        return attempt.connect_ex((address, port)) == 0
 
 
 def check_free(name: str, port: int) -> None:

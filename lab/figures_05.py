@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 from redis import Redis
 
-from lab import experiments, figures_03, knee, outages
+from lab import experiments, figures_03, figures_hosts, knee, outages
 from lab.chapters import Chapter, start
 from lab.faults import wait_until
 from lab.load import ENDED, addresses, crowd, finish, locust_rows, percentile, post, visitor
@@ -423,4 +423,5 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "05_visitor": visitor_at_the_knee,
     "05_reports": reports,
     "05_soak": soak,
+    "05_hosts": figures_hosts.cut_off_worker,
 }

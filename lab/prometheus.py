@@ -1,9 +1,7 @@
 """Run Prometheus on a chapter, with the chapter's own configuration and alerts."""
 
-import json
+import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ from typing import Any
 
 import requests
 
-from lab.chapters import PORTS, ROOT, Chapter, LabError, free_ports
+from lab.chapters import PORTS, ROOT, Chapter, LabError, Supervised, free_ports
 
 
 class Prometheus:
@@ -64,27 +62,16 @@ def watching(chapter: Chapter) -> Iterator[Prometheus]:
             f"prometheus --config.file={place}/prometheus.yml --storage.tsdb.path={place}/data "
             f"--web.listen-address=127.0.0.1:{port} --log.level=warn"
         )
-        supervisor = subprocess.Popen(
-            [sys.executable, "-m", "lab.supervisor"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            cwd=ROOT,
-            text=True,
-            start_new_session=True,
-        )
-        assert supervisor.stdin is not None
-        order = {"commands": {"prometheus": command}, "logs": place, "restart_after": {}}
+        process = Supervised({"prometheus": command}, ROOT, dict(os.environ), Path(place))
         try:
-            supervisor.stdin.write(json.dumps(order) + "\n")
-            supervisor.stdin.flush()
             prometheus = Prometheus(port)
             deadline = time.monotonic() + 30
             while not prometheus.answers():
                 if time.monotonic() > deadline:
-                    log = (Path(place) / "prometheus.log").read_text()
-                    raise LabError(f"Prometheus was not ready after 30 s.\n\n{log}")
+                    raise LabError(
+                        f"Prometheus was not ready after 30 s.\n\n{process.log('prometheus')}"
+                    )
                 time.sleep(0.1)
             yield prometheus
         finally:
-            supervisor.stdin.close()
-            supervisor.wait(30)
+            process.stop()
