@@ -11,7 +11,7 @@ import pandas as pd
 from lab.chapters import Chapter, folder
 from lab.load import crowd, percentile
 
-ANSWERS = 150
+ANSWERS = 100
 """Arrivals that a run has at least: of fewer, a 95th percentile says little."""
 
 STEP = math.sqrt(2)

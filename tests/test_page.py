@@ -30,7 +30,7 @@ from .conftest import silent
 
 MAILS, MAIL_DELAY = 20, 0.1
 NEWSLETTER_MS = 1000 * MAILS * MAIL_DELAY
-TIMEOUT = 10_000  # ms, for whatever a test waits for
+TIMEOUT = 30_000  # ms, for whatever a test waits for
 LARGEST_UPLOAD = 64 * 1024 * 1024
 CONTROLS = "input, textarea, button"
 TIME = re.compile(r"^[\d.]+ m?s$")

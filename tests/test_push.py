@@ -21,7 +21,7 @@ from lab.watch import Watcher
 from .conftest import silent
 
 PUSHING = [number for number in chapters() if number >= "02"]
-TIMEOUT = 15_000  # ms, for whatever a browser waits for
+TIMEOUT = 40_000  # ms, for whatever a browser waits for
 
 
 @pytest.fixture(scope="module", params=PUSHING)
