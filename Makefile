@@ -31,7 +31,7 @@ check: .venv/.test  ## Style, types, what differs between chapters, numbers in p
 	$(BIN)/mypy lab tests
 	@for chapter in $(dir $(CHAPTERS)); do echo mypy $$chapter; (cd $$chapter && ../$(BIN)/mypy .) || exit 1; done
 	$(RUN) lab stages
-	$(RUN) cogapp --check -r README.md 0*/README.md
+	$(RUN) cogapp --check -r README.md 0*/README.md 0*/GROWING.md
 
 $(NUMBERS): .venv/.tour $(NODE)
 	@$(RUN) lab run $@
@@ -52,7 +52,7 @@ mailbox: .venv/.tour  ## Who got mail from the running chapter
 results: .venv/.test  ## Measure every figure anew (or FIGURES=01_slots) and put it into the prose
 	$(RUN) lab figures $(FIGURES)
 	$(if $(FIGURES),,$(RUN) lab tour --keep)
-	$(RUN) cogapp -r README.md 0*/README.md
+	$(RUN) cogapp -r README.md 0*/README.md 0*/GROWING.md
 
 diffs: .venv/.tour  ## Write each chapter's DIFF.md anew
 	@$(RUN) lab stages --write

@@ -12,9 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pandas as pd
+from matplotlib.figure import Figure
 from redis import Redis
 
-from lab import experiments, figures_03, figures_hosts, knee, outages
+from lab import experiments, figures_03, figures_hosts, knee, outages, plots
 from lab.chapters import Chapter, start
 from lab.faults import wait_until
 from lab.load import ENDED, addresses, crowd, finish, locust_rows, percentile, post, visitor
@@ -48,6 +49,23 @@ def comparison() -> dict[str, Any]:
                 if kind == "newsletter":
                     found[label][kind] |= around(chapter, promise, edge.kept)
     return found
+
+
+def draw_comparison(figures: dict[str, Any]) -> Figure:
+    """The knee of each chapter: solid what was kept, pale up to what was not."""
+    picture, grid = plots.figure(columns=len(FIRST), width=13, height=4)
+    titles = {"visit": "visits", "newsletter": "newsletters", "report": "reports"}
+    labels = list(figures)[::-1]
+    for axes, kind in zip(grid[0], FIRST, strict=True):
+        kept = [figures[label][kind]["kept"] for label in labels]
+        broken = [figures[label][kind]["broken"] for label in labels]
+        axes.barh(labels, broken, color=plots.SKY, alpha=0.5)
+        axes.barh(labels, kept, color=plots.BLUE)
+        axes.set_title(titles[kind])
+        axes.set_xlabel("arrivals a second")
+        if kind != "visit":
+            axes.set_yticklabels([])
+    return picture
 
 
 def warm_up(chapter: Chapter) -> None:
@@ -195,12 +213,15 @@ def overload() -> dict[str, Any]:
 
 
 def web_processes() -> dict[str, Any]:
-    """Two web processes over one: visitors and submits a second, from eight clients."""
+    """Two web processes over one: visits and submits a second, from eight clients.
+
+    Only the web processes and Redis are at work.
+    """
     found: dict[str, list[float]] = {"visits": [], "submits": []}
     with ExitStack() as stack:
         one, two = (stack.enter_context(start("05", **quiet, WORKERS=n)) for n in (1, 2))
         for chapter in (one, two):
-            hammer(chapter, "POST", "/newsletters", 2)
+            leave_alone(chapter)
         for _ in range(5):
             for name, method, path in (
                 ("visits", "GET", "/ping"),
@@ -215,8 +236,8 @@ def web_processes() -> dict[str, Any]:
 def submits() -> dict[str, Any]:
     """`POST /newsletters` over a view with one Redis write, on the same server.
 
-    Submits a second from eight clients; and the median wait at half of that rate. And submits
-    a second if Celery keeps results, over those without.
+    Submits a second from eight clients; the median wait at half of that rate; and submits a second
+    if Celery keeps results, over those without. Only the web process and Redis are at work.
     """
     found: dict[str, list[float]] = {"rate": [], "half p50": [], "results kept": []}
     with ExitStack() as stack:
@@ -227,7 +248,7 @@ def submits() -> dict[str, Any]:
             for name in ("bare_view.py", "keep_results.py")
         )
         for each in (chapter, keeping):
-            hammer(each, "POST", "/newsletters", 2)
+            leave_alone(each)
         for _ in range(5):
             rates = {}
             for path in ("/newsletters", "/bare"):
@@ -252,7 +273,15 @@ quiet: dict[str, Any] = {
     "LONGEST_WAIT": 1e9,
     "MOST_WAITING": 10**6,
 }
-"""Settings for what the web process alone can do: little work behind it, and no bound."""
+"""Settings for what the web process alone can do: no bound."""
+
+
+def leave_alone(chapter: Chapter) -> None:
+    """Freeze all but the web process and Redis: on these cores they would be its rivals."""
+    hammer(chapter, "POST", "/newsletters", 2)
+    for name in ("mail", "report", "beat", "flower"):
+        chapter.hurt(name, "SIGSTOP")
+    settle(chapter)
 
 
 def settle(*chapters: Chapter) -> None:
@@ -261,7 +290,6 @@ def settle(*chapters: Chapter) -> None:
         store = Redis.from_url(chapter.redis_url)
         for key in ("mail", "jobs:open", "bare"):
             store.delete(key)
-        wait_until(lambda store=store: store.llen("mail") <= 1)  # type: ignore[misc]
     time.sleep(0.5)
 
 
@@ -412,6 +440,36 @@ def memory(chapter: Chapter) -> dict[str, float]:
     }
 
 
+def per_job() -> dict[str, Any]:
+    """What a newsletter of five mails costs: CPU by service, and what Redis does and keeps."""
+    found: dict[str, list[float]] = {}
+    with start("05", MAIL_SLOTS=SLOTS, MAIL_DELAY=0.01) as chapter:
+        crowd(chapter.url, "newsletter", 10, 10)
+        for _ in range(5):
+            before = spent(chapter)
+            rows = crowd(chapter.url, "newsletter", 10, 20)
+            jobs = int((rows.name == "newsletter finished").sum())
+            for name, value in spent(chapter).items():
+                found.setdefault(name, []).append((value - before[name]) / jobs)
+    return {name: spread(values) for name, values in found.items()}
+
+
+def spent(chapter: Chapter) -> dict[str, float]:
+    """Milliseconds of CPU so far, by service; Redis's commands, bytes in memory and on disk."""
+    store: Any = Redis.from_url(chapter.redis_url)
+    found = {}
+    for name in ("web", "mail", "redis"):
+        times = [process.cpu_times() for process in chapter.processes(name)]
+        found[f"{name}, ms"] = sum(each.user + each.system for each in times) * 1000
+    found["commands"] = float(store.info("stats")["total_commands_processed"])
+    found["memory, kB"] = float(store.info("memory")["used_memory"]) / 1000
+    found["disk, kB"] = float(store.info("persistence")["aof_current_size"]) / 1000
+    return found
+
+
+PICTURES = {"05_comparison": draw_comparison}
+"""What is drawn of a figure, beside its file."""
+
 FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "05_comparison": comparison,
     "05_open_closed": open_and_closed,
@@ -424,5 +482,6 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "05_visitor": visitor_at_the_knee,
     "05_reports": reports,
     "05_soak": soak,
+    "05_per_job": per_job,
     "05_hosts": figures_hosts.cut_off_worker,
 }

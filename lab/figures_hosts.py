@@ -44,13 +44,17 @@ def cut_off_worker() -> dict[str, Any]:
         "for good, and the mail server takes every copy": lambda network: cut_off(
             network, deduplicate=False
         ),
-        "while newsletters come": cut_off_while_they_come,
     }
-    found: dict[str, list[CutOff]] = {name: [] for name in rows}
+    last = "idle, while ten newsletters come"
+    found: dict[str, list[CutOff]] = {name: [] for name in [*rows, last]}
     with hosts.start(MAIL_DELAY=0.1) as network:
         for _ in range(3):
             for name, row in rows.items():
                 found[name].append(row(network))
+    # What Redis hands to a host that is not there may come to it late: that would disturb the rest.
+    with hosts.start(MAIL_DELAY=0.1) as network:
+        for _ in range(3):
+            found[last].append(cut_off_while_they_come(network))
     return {"mails": 2 * MAILS} | {name: summary(runs) for name, runs in found.items()}
 
 

@@ -4,10 +4,21 @@ Lessons call these from cog blocks: `make results` measures and rewrites them, `
 fails when a lesson and its results differ.
 """
 
+import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lab.outages import OUTAGES
 from lab.results import origin, recorded
+
+
+def or_how(figure: Callable[[], str]) -> str:
+    """The table, or how to measure it where nobody has yet."""
+    try:
+        return figure()
+    except FileNotFoundError as error:
+        return f"Not measured yet: `make results FIGURES={Path(error.filename).stem}`\n"
 
 
 def table(heading: list[str], rows: list[list[str]], numbers: bool = True) -> str:
@@ -376,3 +387,266 @@ def detection() -> str:
     )
     heading = ["fault", "log", "health", "alert"]
     return table(heading, rows, numbers=False) + under(document, text)
+
+
+# --- Chapter 05 -----------------------------------------------------------------------
+
+KINDS = {"visit": "visits", "newsletter": "newsletters", "report": "reports"}
+
+
+def rate(edge: dict[str, Any]) -> str:
+    """`11–16`: the highest rate that kept the promise, and the lowest that did not."""
+    if not edge["kept"]:
+        return f"under {edge['broken']:.2g}"
+    return f"{number(edge['kept'])}–{number(edge['broken'])}"
+
+
+def number(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def comparison() -> str:
+    document = recorded("05_comparison")
+    rows = []
+    for label, kinds in document["figures"].items():
+        around = kinds["newsletter"]
+        rows.append(
+            [
+                label,
+                *(rate(kinds[kind]) for kind in KINDS),
+                length(around["half_ms"]) if around["half_ms"] else "–",
+                f"{around['beyond']:.0%}" if around["beyond"] is not None else "–",
+                f"{around['recovery']:.0f} s" if around["recovery"] is not None else "–",
+            ]
+        )
+    heading = ["chapter", *(f"{name} a second" for name in KINDS.values())]
+    heading += ["newsletters: median at half", "in time at twice", "well again after"]
+    return table(heading, rows) + under(document)
+
+
+def knees_over_01() -> str:
+    """What 05's knee is over 01's, by kind, for both settings of 01."""
+    document = recorded("05_comparison")
+    figures = document["figures"]
+    rows = []
+    for kind, name in KINDS.items():
+        final = figures["05"][kind]["kept"]
+        cells = []
+        for label in ("01, one slot", "01, 16 slots"):
+            edge = figures[label][kind]
+            base = edge["kept"] or edge["broken"]
+            more = "more than " if not edge["kept"] else ""
+            cells.append(f"{more}{final / base:.1f} ×")
+        rows.append([name, *cells])
+    return table(["knee of 05 over", "01, one slot", "01, 16 slots"], rows) + under(document)
+
+
+def open_closed() -> str:
+    document = recorded("05_open_closed")
+    figures = document["figures"]
+    rows = [
+        ["closed: each waits for an answer, then goes on", ms(figures["closed"])],
+        ["open: they come when they come", ms(figures["open"])],
+    ]
+    text = (
+        f"{figures['rate']} visits a second each, on one server at the same time, which stands "
+        f"still for {figures['stall']:g} s of 14; five runs: median (smallest–largest). "
+    )
+    return table(["visitors", "p99"], rows) + under(document, text)
+
+
+def batches() -> str:
+    document = recorded("05_fan_out")
+    figures = document["figures"]
+    before, after, limit = figures["before"], figures["after"], figures["limit"]
+    over = after["over limit"]
+    rows = [
+        [
+            "one task",
+            f"{before['seconds']:.0f} s",
+            f"{before['seconds'] / limit:.1f} ×",
+            f"{before['short p95']:.2f} s",
+        ],
+        [
+            "batches",
+            f"{over['median'] * limit:.1f} s",
+            f"{over['median']:.2f} × ({over['min']:.2f}–{over['max']:.2f})",
+            seconds(after["short p95"]),
+        ],
+    ]
+    text = (
+        f"{figures['mails']} mails of 0.2 s on 16 slots: the limit is {limit:g} s. One run of the "
+        f"first row, three of the second: median (smallest–largest). "
+    )
+    heading = ["", "finished after", "over the limit", "a short one waits meanwhile, p95"]
+    return table(heading, rows) + under(document, text)
+
+
+def overload() -> str:
+    document = recorded("05_overload")
+    figures = document["figures"]
+    rows = [
+        [
+            f"{name} a bound",
+            share(figures[name]["goodput"]),
+            seconds(figures[name]["p95"]),
+            share(figures[name]["turned away"]),
+        ]
+        for name in ("without", "with")
+    ]
+    text = (
+        f"{figures['rate']:g} newsletters a second for 30 s, on slots for {figures['limit']}; the "
+        f"bound: none comes in while the first in the queue has waited for {figures['bound']:g} s. "
+        "Three runs: median (smallest–largest). "
+    )
+    heading = [
+        "queue",
+        f"finished within {figures['promise']:g} s, of the slots' limit",
+        "p95 of those served",
+        "turned away (429)",
+    ]
+    return table(heading, rows) + under(document, text)
+
+
+def web_processes() -> str:
+    document = recorded("05_web_processes")
+    names = {"visits": "visits a second", "submits": "`POST /newsletters` a second"}
+    rows = [[names[key], ratio_of(ratio)] for key, ratio in document["figures"].items()]
+    text = "Eight clients in a closed loop, in turn, five times: median (smallest–largest). "
+    return table(["", "two web processes over one"], rows) + under(document, text)
+
+
+def ratio_of(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} × ({ratio['min']:.2f}–{ratio['max']:.2f})"
+
+
+def submits() -> str:
+    document = recorded("05_submits")
+    names = {
+        "rate": "submits a second, over that view's",
+        "half p50": "median wait at half of that rate, over that view's",
+        "results kept": "submits a second if Celery keeps results, over those without",
+    }
+    rows = [[names[key], ratio_of(ratio)] for key, ratio in document["figures"].items()]
+    text = "Eight clients; in turn, five times: median (smallest–largest). "
+    return table(["`POST /newsletters`", ""], rows) + under(document, text)
+
+
+def settings() -> str:
+    document = recorded("05_settings")
+    rows = [
+        [name, share(found["of limit"]), f"{found['MiB']['median']:.0f} MiB"]
+        for name, found in document["figures"].items()
+    ]
+    text = "16 slots, mails of 0.2 s; three runs: median (smallest–largest). "
+    heading = ["mail worker", "throughput of its limit", "memory"]
+    return table(heading, rows) + under(document, text)
+
+
+def mail_slots() -> str:
+    document = recorded("05_mail_slots")
+    rows = [[slots, share(found)] for slots, found in document["figures"].items()]
+    text = "Mails of 0.2 s; five runs: median (smallest–largest). "
+    return table(["slots", "newsletters a second over slots / service time"], rows) + under(
+        document, text
+    )
+
+
+def visitor_at_the_knee() -> str:
+    document = recorded("05_visitor")
+    figures = document["figures"]
+    rows = [["idle", ms(figures["idle"])], ["at the knee", ms(figures["at the knee"])]]
+    rows.append(["the one over the other", ratio_of(figures["over"])])
+    text = "Newsletters at 0.8 of what 16 slots can serve; five runs: median (smallest–largest). "
+    return table(["a visitor's p99", ""], rows) + under(document, text)
+
+
+def reports_05() -> str:
+    document = recorded("05_reports")
+    ratio = share(document["figures"]["of_plain"])
+    rows = [["four reports by two workers, over two plain processes", ratio]]
+    text = "In turn, five times: median (smallest–largest). "
+    return table(["", "speed"], rows) + under(document, text)
+
+
+def soak() -> str:
+    document = recorded("05_soak")
+    figures = document["figures"]
+    grown = ", ".join(f"{name} {ratio:.2f} ×" for name, ratio in figures["memory"].items())
+    rows = [
+        ["requests", f"{figures['requests']}"],
+        ["jobs accepted", f"{figures['accepted']}"],
+        ["of these not finished", f"{figures['not finished']}"],
+        ["memory after over before", grown],
+    ]
+    text = f"Six days with their nights in {figures['seconds']} s; one run. "
+    return table(["soak", ""], rows, numbers=False) + under(document, text)
+
+
+def hosts() -> str:
+    document = recorded("05_hosts")
+    figures = document["figures"]
+    rows = [
+        [
+            name,
+            f"{found['lost']['max']:.0f}",
+            f"{found['twice']['min']:.0f}–{found['twice']['max']:.0f}"
+            if found["twice"]["max"]
+            else "0",
+            seconds(found["seconds"]),
+        ]
+        for name, found in figures.items()
+        if isinstance(found, dict)
+    ]
+    text = f"{figures['mails']} mails, three runs each: median (smallest–largest). "
+    heading = ["a worker's host is cut off", "mails lost", "twice", "all done after"]
+    return table(heading, rows) + under(document, text)
+
+
+COST = {
+    "web, ms": ("CPU of the web process", "ms"),
+    "mail, ms": ("CPU of the mail worker", "ms"),
+    "redis, ms": ("CPU of Redis", "ms"),
+    "commands": ("commands to Redis", ""),
+    "memory, kB": ("memory of Redis, for a day", "kB"),
+    "disk, kB": ("Redis's file, until it is rewritten", "kB"),
+}
+
+
+def per_job() -> str:
+    document = recorded("05_per_job")
+    rows = []
+    for key, (name, unit) in COST.items():
+        found = document["figures"][key]
+        low, high = number(found["min"]), number(found["max"])
+        rows.append([name, f"{number(found['median'])} {unit} ({low}–{high})"])
+    text = "Five runs at ten newsletters a second: median (smallest–largest). "
+    return table(["a newsletter of five mails costs", ""], rows) + under(document, text)
+
+
+PEAK = 3
+"""How much busier the busiest second is than the mean of a day: an assumption."""
+
+
+def growth() -> str:
+    """What newsletters a day need at the peak, by arithmetic from `per_job`."""
+    figures = recorded("05_per_job")["figures"]
+    rows = []
+    for a_day in (10_000, 100_000, 1_000_000):
+        peak = a_day / 86_400 * PEAK
+
+        def cores(service: str, peak: float = peak) -> str:
+            return f"{figures[f'{service}, ms']['median'] / 1000 * peak:.2f}"
+
+        memory = figures["memory, kB"]["median"] * a_day / 1e6
+        rows.append(
+            [
+                f"{a_day:,}".replace(",", " "),
+                number(peak),
+                f"{math.ceil(peak)}",
+                *(cores(service) for service in ("web", "mail", "redis")),
+                f"{memory:.1f} GB" if memory >= 1 else f"{memory * 1000:.0f} MB",
+            ]
+        )
+    heading = ["newsletters a day", "a second, at the peak", "slots", "cores: web", "mail", "Redis"]
+    return table([*heading, "Redis keeps"], rows)

@@ -37,6 +37,7 @@ STOPS = [
     Stop("02", "02, push", 4, "web", {"JOB_SLOTS": 4}),
     Stop("03", "03, workers", 4, "mail", {"MAIL_SLOTS": 4}, recovers_within=30.0),
     Stop("04", "04, watched", 4, "mail", {"MAIL_SLOTS": 4, "LOOK_EVERY": 1}, recovers_within=30.0),
+    Stop("05", "05, bounded", 4, "mail", {"MAIL_SLOTS": 4, "LOOK_EVERY": 1}, recovers_within=30.0),
 ]
 
 

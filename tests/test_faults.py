@@ -44,8 +44,11 @@ def tables() -> list[dict[str, Outcome]]:
 
 @pytest.fixture(scope="module", params=[number for number in lab.chapters() if number > "03"])
 def later_table(request: pytest.FixtureRequest) -> dict[str, Outcome]:
-    """The same table, on each chapter that is built on 03."""
-    thirds = [(list(FAULTS)[n::3], ALONE | {"number": request.param}) for n in range(3)]
+    """The same table, on each chapter that is built on 03; in 05 every newsletter is spread."""
+    more: dict[str, Any] = {"number": request.param}
+    if request.param >= "05":  # the end of a chord may be lost: a second look begins it anew
+        more |= {"BATCH": 5, "RESEND_AFTER": 10}
+    thirds = [(list(FAULTS)[n::3], ALONE | more) for n in range(3)]
     found: dict[str, Outcome] = {}
     for part in run(thirds):
         found |= part

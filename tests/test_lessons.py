@@ -23,7 +23,7 @@ HEADINGS = [
     "Next",
 ]
 LESSONS = [folder(number) / "README.md" for number in chapters()]
-PAGES = [ROOT / "README.md", *LESSONS]
+PAGES = [ROOT / "README.md", *LESSONS, folder("05") / "GROWING.md"]
 
 
 def headings(page: Path) -> list[str]:
