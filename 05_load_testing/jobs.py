@@ -99,18 +99,17 @@ def keep(job_id: str, upload: IO[bytes]) -> str:
 
 
 def accept(job: Job, task_input: dict[str, Any], countdown: float) -> Job:
-    """Write the record, then send the task. Once the record is written, the job will be done."""
-    # A Redis that hangs carries out later what it is sent now. So ask first whether it is there:
-    # otherwise whoever is told "503, try again" would have the newsletter sent twice.
-    store.ping()
+    """Write the record, then send the task. Once the record is written, the job will be done.
+
+    A Redis that hangs carries out later what it is sent now: whoever is told "503, try again"
+    would have the newsletter sent twice. So call `queues.let_in` first, which asks it something.
+    """
     bind_contextvars(job=job.id)
     now = time.time()
     with store.pipeline() as write:  # all of it or nothing: MULTI … EXEC
-        write_document(write, job)
-        write.hset(f"job:{job.id}", mapping={"correlation": tracing.current(), "sent": now})
+        write_document(write, job, correlation=tracing.current(), sent=now)
         write.set(f"job:{job.id}:input", json.dumps(task_input), ex=JOB_TTL)
         write.zadd("jobs", {job.id: now})
-        write.zremrangebyrank("jobs", 0, -MOST_LISTED - 1)
         write.zadd("jobs:open", {job.id: now + (countdown or RESEND_AFTER)})
         write.execute()
     if not countdown:
@@ -121,7 +120,9 @@ def accept(job: Job, task_input: dict[str, Any], countdown: float) -> Job:
 def send(job: Job) -> None:
     """Put the job's task into its queue, by name: the web process needs no code of a task."""
     try:
-        celery.send_task(job.kind, [job.id], ignore_result=True)
+        # Its arguments are short and no secret: no need to have them looked through for the log.
+        shown = {"argsrepr": f"({job.id!r},)", "kwargsrepr": "{}"}
+        celery.send_task(job.kind, [job.id], ignore_result=True, **shown)
     except OperationalError:
         log.warning("Job %s could not be sent. It is sent again by and by.", job.id)
 
@@ -131,9 +132,10 @@ def send_again(job: Job) -> None:
     send(job)
 
 
-def sent(job: Job) -> float:
-    """When the job's task was last put into its queue, in seconds since 1970."""
-    return float(store.hget(f"job:{job.id}", "sent") or 0)
+def sent(job: Job) -> tuple[float, bool]:
+    """When the job was last put into a queue, in seconds since 1970; and whether in batches."""
+    at, spread = store.hmget(f"job:{job.id}", "sent", "spread")
+    return float(at or 0), spread is not None
 
 
 def correlation(job: Job) -> str | None:
@@ -217,8 +219,8 @@ def to_job(record: dict[str, str]) -> Job | None:
     )
 
 
-def write_document(write: Any, job: Job) -> None:
-    record = job.document()
+def write_document(write: Any, job: Job, **more: Any) -> None:
+    record = job.document() | more
     for field in ("result", "error", "retry_at"):
         record[field] = json.dumps(record[field])
     write.hset(f"job:{job.id}", mapping=record)
@@ -382,6 +384,7 @@ def to_look_after() -> list[Job]:
     A job is looked at after 30 seconds, then each time it has become twice as old.
     """
     now, waiting = time.time(), []
+    store.zremrangebyrank("jobs", 0, -MOST_LISTED - 1)
     for job_id in store.zrangebyscore("jobs:open", 0, now, start=0, num=100):
         job = find(job_id)
         if job is None or job.state in ENDED:

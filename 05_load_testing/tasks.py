@@ -123,7 +123,7 @@ def stop(**_: Any) -> None:
 
 # No end of retries for Celery (its default is three): `run` counts, and starts anew with each
 # mail that got through.
-@celery.task(bind=True, name="newsletter", max_retries=None, throws=GivenUp)
+@celery.task(bind=True, name="newsletter", max_retries=None, throws=(GivenUp, jobs.LeaseLost))
 def newsletter(task: Task, job_id: str) -> None:
     run(task, job_id, newsletter_steps, NEWSLETTER_LIMIT)
 
@@ -134,7 +134,7 @@ def newsletter(task: Task, job_id: str) -> None:
     bind=True,
     name="report",
     max_retries=None,
-    throws=GivenUp,
+    throws=(GivenUp, jobs.LeaseLost),
     soft_time_limit=REPORT_LIMIT,
     time_limit=REPORT_LIMIT + TO_TIDY_UP,
 )
