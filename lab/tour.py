@@ -77,7 +77,7 @@ def tour(keep: bool = False) -> None:
         with ThreadPoolExecutor() as pool:
             visited = [visit(stop, say, pool) for stop in stops]
         say("Done")
-    rows = [with_count(row, count.result()) for row, _, count in visited]
+    rows = [complete(row, harm.result()) for row, _, harm in visited]
     console.print(to_table(rows))
     seconds = round(time.monotonic() - begun)
     figures = {"rows": [asdict(row) for row in rows], "seconds": seconds}
@@ -86,7 +86,10 @@ def tour(keep: bool = False) -> None:
     console.print(f"{seconds} s. Figures: {from_root(path)}. Picture: {from_root(picture)}.")
 
 
-Visited = tuple[Row, experiments.Heartbeat, "Future[Count]"]
+Harm = tuple[float | None, Count]
+"""Seconds until a frozen worker was noticed, and what a `kill -9` cost."""
+
+Visited = tuple[Row, experiments.Heartbeat, "Future[Harm]"]
 
 
 def visit(stop: Stop, say: Callable[[str], None], pool: ThreadPoolExecutor) -> Visited:
@@ -97,12 +100,11 @@ def visit(stop: Stop, say: Callable[[str], None], pool: ThreadPoolExecutor) -> V
     chapter = start(stop.chapter, restart=True, MAIL_DELAY=experiments.MAIL_DELAY, **stop.settings)
     try:
         say(f"{stop.label}: newsletter and report, with a visitor")
-        beat = experiments.heartbeat(chapter, lines=100_000)
+        beat = experiments.heartbeat(chapter, lines=60_000)
         say(f"{stop.label}: throughput against its limit")
         watched = stop.chapter >= "04"
         with experiments.deepest_queue(chapter, asked=watched) as depths:
             of_limit = experiments.throughput(chapter, stop.slots, rounds=2)
-        noticed = experiments.noticed(chapter, stop.process) if watched else None
         say(f"{stop.label}: kill -9 in the middle of a newsletter")
     except BaseException:
         chapter.stop()
@@ -118,18 +120,20 @@ def visit(stop: Stop, say: Callable[[str], None], pool: ThreadPoolExecutor) -> V
         report_p99_ms=round(p99(beat.report), 1),
         of_limit=round(of_limit, 3),
         deepest=max(depths, default=None),
-        noticed=noticed,
     )
-    return row, beat, pool.submit(crash, chapter, stop)
+    return row, beat, pool.submit(hurt, chapter, stop)
 
 
-def crash(chapter: Chapter, stop: Stop) -> Count:
+def hurt(chapter: Chapter, stop: Stop) -> Harm:
     with chapter:
-        return experiments.crash(chapter, stop.process, stop.recovers_within)
+        watched = stop.chapter >= "04"
+        noticed = experiments.noticed(chapter, stop.process) if watched else None
+        return noticed, experiments.crash(chapter, stop.process, stop.recovers_within)
 
 
-def with_count(row: Row, count: Count) -> Row:
-    return replace(row, lost=count.lost, twice=count.twice, mails=count.due)
+def complete(row: Row, harm: Harm) -> Row:
+    noticed, count = harm
+    return replace(row, noticed=noticed, lost=count.lost, twice=count.twice, mails=count.due)
 
 
 COLUMNS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
