@@ -421,7 +421,8 @@ def comparison() -> str:
         )
     heading = ["chapter", *(f"{name} a second" for name in KINDS.values())]
     heading += ["newsletters: median at half", "in time at twice", "well again after"]
-    return table(heading, rows) + under(document)
+    picture = "![The knee of each chapter, by what it is asked for](../results/05_comparison.png)"
+    return f"{picture}\n\n" + table(heading, rows) + under(document)
 
 
 def knees_over_01() -> str:

@@ -30,6 +30,15 @@ def skips_fail(reporter: Any) -> bool:
     return bool(os.environ.get("CI") and reporter.stats.get("skipped"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a running chapter stay together; the others go where there is room."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        values = [str(value) for value in callspec.params.values()] if callspec else []
+        number = next((value for value in values if value in lab.chapters()), "")
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {number}"))
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Where Chromium is; a test that needs it is skipped where there is none."""

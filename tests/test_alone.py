@@ -24,13 +24,13 @@ def call(*command: object, cwd: Path, **environment: str) -> str:
         env=clean | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize("number", chapters())
 def test_a_chapter_alone_passes_its_own_tests(number: str, tmp_path: Path) -> None:
     chapter = tmp_path / folder(number).name
