@@ -11,12 +11,13 @@ RUN := PYTHONPATH=. $(BIN)/python -m
 INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --constraint requirements.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test check results diffs lock load kill fault mailbox clean $(NUMBERS)
+.PHONY: help tour test check results notebooks notebooks-run notebooks-plan contenders diffs lock \
+	load kill fault mailbox clean $(NUMBERS)
 
 help:  ## This list
 	@echo "Flask, Unblocked. The commands:"
-	@sed -n 's/^\([a-z0-9 ]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
-	@for number in $(NUMBERS); do echo "  make $$number       Run chapter $$number and say which page to open"; done
+	@sed -n 's/^\([a-z0-9 -]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-21s %s\n", $$1, $$2 }'
+	@for number in $(NUMBERS); do printf "%-21s %s\n" "  make $$number" "Run chapter $$number and say which page to open"; done
 
 tour: .venv/.tour  ## The same measurement in every chapter, and one table
 	@$(RUN) lab tour
@@ -48,6 +49,17 @@ fault: .venv/.tour  ## Break the running chapter 04: make fault NAME=flood, then
 
 mailbox: .venv/.tour  ## Who got mail from the running chapter
 	@$(RUN) lab mailbox
+
+notebooks: .venv/.notebooks  ## JupyterLab with the notebooks
+	PYTHONPATH=$(CURDIR) $(BIN)/jupyter lab --notebook-dir notebooks
+
+notebooks-run: .venv/.notebooks  ## Run the notebooks (or NAMES="01 02") and keep their outputs
+	@$(RUN) lab notebooks $(NAMES)
+
+notebooks-plan: .venv/.notebooks  ## The minutes of a half day and a full day in front of a class
+	@$(RUN) lab plan
+
+contenders: .venv/.contenders  ## Install what notebook 06 compares Celery with
 
 results: .venv/.test  ## Measure every figure anew (or FIGURES=01_slots) and put it into the prose
 	$(RUN) lab figures $(FIGURES)
@@ -86,7 +98,17 @@ clean:  ## Remove the virtual environment, caches and your own results
 	@if command -v npm >/dev/null; then (cd $* && npm ci --silent --no-audit --no-fund && touch node_modules/.ready); \
 	else echo "npm is not here: the page of $* takes Socket.IO's client from its CDN."; fi
 
-.venv/.test: .venv/.tour tests/requirements.txt
+.venv/.notebooks: .venv/.tour notebooks/requirements.txt
+	@echo "Installing what the notebooks need …"
+	@$(INSTALL) -r notebooks/requirements.txt
+	@touch $@
+
+.venv/.contenders: .venv/.notebooks notebooks/contenders/requirements.txt
+	@echo "Installing RQ, Dramatiq, Huey, FastAPI and Quart …"
+	@$(INSTALL) -r notebooks/contenders/requirements.txt
+	@touch $@
+
+.venv/.test: .venv/.contenders tests/requirements.txt
 	@echo "Installing what the tests need …"
 	@$(INSTALL) -r tests/requirements.txt
 	@touch $@

@@ -15,6 +15,7 @@ from lab.chapters import Chapter, LabError, chapters, start
 from lab.load import (
     Visit,
     addresses,
+    crowd,
     finish,
     make_report,
     percentile,
@@ -34,6 +35,7 @@ __all__ = [
     "Visit",
     "addresses",
     "chapters",
+    "crowd",
     "finish",
     "make_report",
     "percentile",

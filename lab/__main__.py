@@ -17,6 +17,18 @@ def load(options: argparse.Namespace) -> int | None:
     return loadtest.run_shape(options.chapter, options.shape, options.users, options.seconds, who)
 
 
+def run_notebooks(options: argparse.Namespace) -> int:
+    from lab import notebooks  # the other commands need nothing of Jupyter
+
+    return notebooks.run(options.names)
+
+
+def plan(options: argparse.Namespace) -> int:
+    from lab import notebooks
+
+    return notebooks.plan()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -58,6 +70,13 @@ def main() -> int:
     command = commands.add_parser("stages", help="check what differs between chapters")
     command.add_argument("--write", action="store_true", help="write every DIFF.md anew")
     command.set_defaults(run=lambda options: stages.main(options.write))
+
+    command = commands.add_parser("notebooks", help="run the notebooks and keep their outputs")
+    command.add_argument("names", nargs="*", help="which, such as 01; none: all")
+    command.set_defaults(run=run_notebooks)
+
+    command = commands.add_parser("plan", help="the minutes of a class, from the notebooks")
+    command.set_defaults(run=plan)
 
     options = parser.parse_args()
     try:

@@ -150,7 +150,7 @@ class Supervised:
         self.pids: dict[str, int] = {}
         self.ended: dict[str, int] = {}
         self._supervisor = subprocess.Popen(
-            [sys.executable, "-m", "lab.supervisor"],
+            [sys.executable, "-I", str(ROOT / "lab" / "supervisor.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=folder,

@@ -4,9 +4,11 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pandas as pd
 import requests
 
 from lab.chapters import Chapter, LabError
@@ -14,6 +16,7 @@ from lab.load import (
     Visit,
     addresses,
     finish,
+    locust_rows,
     make_report,
     post,
     publish,
@@ -138,6 +141,29 @@ def noticed(chapter: Chapter, process: str, timeout: float = 60.0) -> float:
         return round(time.monotonic() - begun, 1)
     finally:
         chapter.hurt(process, "SIGCONT")
+
+
+def stall(
+    chapter: Chapter, process: str, stall: float, seconds: int, rate: int = 50
+) -> dict[str, pd.DataFrame]:
+    """A closed and an open crowd visit at the same time, and halfway `process` stands still.
+
+    Each crowd is one user who asks for `/ping` `rate` times a second, for `seconds`; the
+    standstill lasts `stall` seconds. Returns their rows, under "closed" and "open".
+    """
+    users = {"closed": "Visitor", "open": "OpenVisitor"}
+    options = ("--rate", str(rate), "-t", f"{seconds}s", "--arrivals", "constant")
+    with ThreadPoolExecutor() as pool:
+        runs = {
+            name: pool.submit(locust_rows, chapter.url, user, *options)
+            for name, user in users.items()
+        }
+        time.sleep(seconds / 2)
+        chapter.hurt(process, "SIGSTOP")
+        time.sleep(stall)
+        chapter.hurt(process, "SIGCONT")
+        rows = {name: run.result() for name, run in runs.items()}
+    return {name: each[each.name == "ping"] for name, each in rows.items()}
 
 
 def send_and_forget(url: str, letter: dict[str, object]) -> None:

@@ -107,28 +107,14 @@ def recovery(chapter: Chapter, promise: knee.Promise, rate: float) -> float:
 
 def open_and_closed() -> dict[str, Any]:
     """Both kinds of visitors on one server at the same time, which stands still for two seconds."""
-    stall, rate, seconds = 2.0, 50, 14
+    stall, rate = 2.0, 50
     found: dict[str, list[float]] = {"closed": [], "open": []}
     with start("05") as chapter:
         for _ in range(5):
-            users = {"closed": "Visitor", "open": "OpenVisitor"}
-            with ThreadPoolExecutor() as pool:
-                runs = {
-                    name: pool.submit(
-                        locust_rows,
-                        chapter.url,
-                        user,
-                        *("--rate", str(rate), "-t", f"{seconds}s", "--arrivals", "constant"),
-                    )
-                    for name, user in users.items()
-                }
-                time.sleep(seconds / 2)
-                chapter.hurt("web", "SIGSTOP")
-                time.sleep(stall)
-                chapter.hurt("web", "SIGCONT")
-                for name, run in runs.items():
-                    rows = run.result()
-                    found[name].append(percentile(rows[rows.name == "ping"].latency_ms, 99))
+            for name, rows in experiments.stall(
+                chapter, "web", stall, seconds=14, rate=rate
+            ).items():
+                found[name].append(percentile(rows.latency_ms, 99))
     return {"stall": stall, "rate": rate} | {name: spread(values) for name, values in found.items()}
 
 

@@ -3,20 +3,22 @@
 Locust runs as a process of its own: imported into a notebook's kernel it hangs it.
 """
 
+import math
+import os
 import runpy
-import subprocess
+import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import requests
 
-from lab.chapters import LabError, folder
+from lab.chapters import ROOT, LabError, Supervised, folder
 
 LOCUSTFILE = folder("05") / "locustfile.py"
 OWN_DELAY = 100.0  # ms, by which Locust itself may be late (p99)
@@ -49,7 +51,7 @@ def visitor(url: str, rate: float = 20.0) -> Iterator[Visit]:
         with locust(url, "OpenVisitor", rows, *arguments) as process:
             wait_for_rows(process, rows, 3)
             yield visit
-            process.terminate()
+            process.hurt("locust", "SIGTERM")
             finished(process, timeout=90)
         everything = pd.read_csv(rows)
         visit.rows = everything[everything.name == "ping"]
@@ -95,40 +97,48 @@ def locust_rows(url: str, users: str, *arguments: str, timeout: float = 600.0) -
         return pd.read_csv(rows)
 
 
+def locust(url: str, user: str, rows: Path, *arguments: str) -> AbstractContextManager[Supervised]:
+    command = [*command_of(url), *user.split(), "--headless", "--only-summary", "-s", "60"]
+    return supervised([*command, "--rows", str(rows), *arguments], logs=rows.parent)
+
+
+def command_of(url: str) -> list[str]:
+    """What starts chapter 05's Locust on `url`; its users and options are still to be added."""
+    return [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", url]
+
+
 @contextmanager
-def locust(url: str, user: str, rows: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), *user.split()]
-    command += ["--headless", "--only-summary", "--host", url, "--rows", str(rows), "-s", "60"]
-    process = subprocess.Popen(
-        [*command, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def supervised(command: list[str], logs: Path) -> Iterator[Supervised]:
+    """Run Locust, which ends with the block, or when this program is gone."""
+    process = Supervised({"locust": shlex.join(command)}, ROOT, dict(os.environ), logs)
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
+        process.stop()
 
 
-def finished(process: "subprocess.Popen[str]", timeout: float) -> None:
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        raise LabError(f"Locust did not finish within {timeout:g} s.") from error
-    if process.returncode not in (0, 1):  # 1: some requests failed; the rows say which
-        raise LabError(f"Locust ended with {process.returncode}:\n{output}")
+def wait_for_end(process: Supervised, timeout: float = math.inf) -> int:
+    """Locust's exit code. Raises LabError if it has not ended after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while "locust" not in process.ended:
+        if time.monotonic() > deadline:
+            raise LabError(f"Locust did not finish within {timeout:g} s.")
+        time.sleep(0.02)
+    return process.ended["locust"]
 
 
-def wait_for_rows(process: "subprocess.Popen[str]", rows: Path, wanted: int) -> None:
+def finished(process: Supervised, timeout: float) -> None:
+    code = wait_for_end(process, timeout)
+    if code not in (0, 1):  # 1: some requests failed; the rows say which
+        raise LabError(f"Locust ended with {code}:\n{process.log('locust', 50)}")
+
+
+def wait_for_rows(process: Supervised, rows: Path, wanted: int) -> None:
     deadline = time.monotonic() + 30
     while not rows.exists() or rows.read_text().count("\n") <= wanted:
-        if process.poll() is not None:
-            finished(process, timeout=5)
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise LabError("Locust sent no request within 30 s.")
+        if "locust" in process.ended or time.monotonic() > deadline:
+            finished(process, timeout=0)
+            raise LabError("Locust sent no request.")
         time.sleep(0.02)
 
 

@@ -1,8 +1,6 @@
 """Load tests for a person: Locust's page on a chapter, or one shape of load with a report."""
 
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,7 +15,7 @@ from rich.console import Console
 
 from lab import plots
 from lab.chapters import Chapter, LabError, check_free, folder, start
-from lab.load import LOCUSTFILE
+from lab.load import command_of, supervised, wait_for_end
 from lab.results import LOCAL, from_root
 
 LOCUST_PORT = int(os.environ.get("LOCUST_PORT", "8089"))
@@ -30,32 +28,23 @@ def open_page(number: str) -> None:
     console = Console(highlight=False)
     check_free("LOCUST_PORT", LOCUST_PORT)
     console.print(f"Starting chapter {number} and Locust …")
-    with start(number, fixed_ports=True, restart=True) as chapter:
-        command = [*command_of(chapter.url), *people(number), "--class-picker"]
-        command += [
-            "-u",
-            "10",
-            "-r",
-            "2",
-            "--web-host",
-            "127.0.0.1",
-            "--web-port",
-            str(LOCUST_PORT),
-        ]
-        page = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
+    with (
+        start(number, fixed_ports=True, restart=True) as chapter,
+        tempfile.TemporaryDirectory(prefix="unblocked-") as place,
+    ):
+        command = [*command_of(chapter.url), *people(number), "--class-picker", "-u", "10"]
+        command += ["-r", "2", "--web-host", "127.0.0.1", "--web-port", str(LOCUST_PORT)]
+        with supervised(command, Path(place)) as page:
             console.print(
                 f"\n  Open [bold]http://127.0.0.1:{LOCUST_PORT}[/bold] (Locust) and "
                 f"[bold]{chapter.url}[/bold] (the Postroom) in a browser. Press Start in Locust; "
                 "keep the Postroom in view.\n  Ctrl-C stops everything.\n"
             )
-            page.wait()
-            raise LabError(f"Locust ended with {page.returncode}.")
-        except KeyboardInterrupt:
-            console.print("Stopping …")
-        finally:
-            page.kill()
-            page.wait()
+            try:
+                wait_for_end(page)
+                raise LabError(f"Locust ended:\n{page.log('locust')}")
+            except KeyboardInterrupt:
+                console.print("Stopping …")
 
 
 def people(number: str) -> list[str]:
@@ -77,29 +66,19 @@ def run_shape(number: str, shape: str, users: int, seconds: int, who: list[str])
     with tempfile.TemporaryDirectory(prefix="unblocked-") as place, start(number) as chapter:
         rows = Path(place) / "rows.csv"
         command = [*command_of(chapter.url), *who, "--headless", "--only-summary", "-s", "60"]
-        command += ["--shape", shape, "-u", str(users), "-t", f"{seconds}s"]
-        command += [
-            "--slo",
-            str(folder("05") / "slo.toml"),
-            "--rows",
-            str(rows),
-            "--html",
-            str(page),
-        ]
-        with queue_depths(chapter) as depths:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=seconds + 180)
+        command += ["--shape", shape, "-u", str(users), "-t", f"{seconds}s", "--rows", str(rows)]
+        command += ["--slo", str(folder("05") / "slo.toml"), "--html", str(page)]
+        with queue_depths(chapter) as depths, supervised(command, Path(place)) as locust:
+            code = wait_for_end(locust, timeout=seconds + 180)
+            print(locust.log("locust", lines=10_000))
         found = pd.read_csv(rows) if rows.exists() else pd.DataFrame()
         if found.empty:
-            raise LabError(f"Locust ended with {done.returncode}, and has asked for nothing.")
+            raise LabError(f"Locust ended with {code}, and has asked for nothing.")
         title = f"Chapter {number}, {shape.lower()}, at most {users} users"
         picture = draw(found, pd.DataFrame(depths), title)
     path = plots.save(picture, page.with_suffix(".png"))
     print(f"\nPicture: {from_root(path)}. Locust's page: {from_root(page)}.")
-    return done.returncode
-
-
-def command_of(url: str) -> list[str]:
-    return [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", url]
+    return code
 
 
 @contextmanager

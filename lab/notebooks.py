@@ -1,0 +1,155 @@
+"""Run the notebooks, keep their outputs clean, and add up the minutes that a class takes."""
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from rich.console import Console
+from rich.table import Table
+
+from lab.chapters import ROOT, LabError
+
+FOLDER = ROOT / "notebooks"
+TIMEOUT = 300  # seconds that one cell may take
+LARGEST = 400_000  # bytes of a notebook's file
+HALF_DAY, FULL_DAY = 180, 360
+"""Minutes in front of a class, breaks not counted."""
+
+
+def paths(names: list[str] | None = None) -> list[Path]:
+    """The notebooks in their order, or those whose file begins with one of `names`.
+
+    Raises LabError for a name that no notebook has.
+    """
+    found = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+    for name in names or ():
+        if not any(path.name.startswith(name) for path in found):
+            raise LabError(
+                f"There is no notebook {name!r}. There are: {', '.join(p.stem for p in found)}."
+            )
+    return [path for path in found if not names or path.name.startswith(tuple(names))]
+
+
+def run(names: list[str]) -> int:
+    """Run notebooks from top to bottom and write their outputs into their files."""
+    console = Console(highlight=False)
+    for path in paths(names):
+        console.print(f"{path.name} …")
+        notebook = nbformat.read(path, as_version=4)
+        try:
+            execute(notebook)
+        except CellExecutionError as error:
+            console.print(str(error), markup=False)
+            return 1
+        tidy(notebook)
+        nbformat.write(notebook, path)
+        if (size := path.stat().st_size) > LARGEST:
+            raise LabError(f"{path.name} has {size} bytes; it may have {LARGEST}.")
+    return 0
+
+
+def execute(notebook: Any) -> None:
+    """Run all cells in a fresh kernel, in the folder of the notebooks.
+
+    Raises CellExecutionError, with the cell and its traceback, if one fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="unblocked-") as place:
+        # Sockets in a folder of its own, not ports that others on this machine could reach.
+        manager = AsyncKernelManager(transport="ipc", ip=f"{place}/kernel")
+        where = {"metadata": {"path": str(FOLDER)}}
+        client = NotebookClient(notebook, km=manager, timeout=TIMEOUT, resources=where)
+        client.execute(env=environment())
+
+
+def environment() -> dict[str, str]:
+    """The variables of a kernel: it finds `lab`, and prints no colour codes."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+
+
+def tidy(notebook: Any) -> None:
+    """Take out what changes with each run and says nothing: times, ids of displays, bars."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not is_bar(output)]
+
+
+def is_bar(output: Any) -> bool:
+    """Whether an output is nothing but a progress bar."""
+    return output.get("name") == "stderr" and "\r" in output.text
+
+
+# --- The plan of a class --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a notebook, as its instructor cell describes it."""
+
+    notebook: str
+    title: str
+    minutes: int
+    cut: int
+    "1 is left out first, then 2; 0 stays."
+
+
+MINUTES = re.compile(r"<!-- minutes: (\d+)(?:, cut: ([123]))? -->")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def parts(path: Path) -> list[Part]:
+    """The parts of a notebook: each instructor cell ends one, under the last heading before it."""
+    found, title = [], path.stem
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type != "markdown":
+            continue
+        if "instructor" in cell.metadata.get("tags", []):
+            minutes = MINUTES.search(cell.source)
+            if minutes is None:
+                raise LabError(f"{path.name}: an instructor cell has no <!-- minutes: … -->.")
+            found.append(Part(path.stem, title, int(minutes[1]), int(minutes[2] or 0)))
+        elif headings := HEADING.findall(cell.source):
+            title = headings[-1]
+    return found
+
+
+def fit(everything: list[Part], minutes: int) -> list[Part]:
+    """What stays in so many minutes: the parts are cut in the order of their `cut`, last first."""
+    stay = list(everything)
+    for level in (1, 2, 3):
+        for part in reversed(everything):
+            if sum(each.minutes for each in stay) <= minutes:
+                return stay
+            if part.cut == level:
+                stay.remove(part)
+    return stay
+
+
+def plan() -> int:
+    """Print each part with its minutes, and what a half day and a full day leave out."""
+    everything = [part for path in paths() for part in parts(path)]
+    half, full = fit(everything, HALF_DAY), fit(everything, FULL_DAY)
+    table = Table(caption="–: left out", caption_justify="left", show_footer=True)
+    table.add_column("notebook")
+    table.add_column("part", "minutes, breaks not counted")
+    for heading, stay in (("all", everything), ("full day", full), ("half day", half)):
+        total = str(sum(part.minutes for part in stay))
+        table.add_column(heading, total, justify="right")
+    before = ""
+    for part in everything:
+        cells = [str(part.minutes) if part in stay else "–" for stay in (everything, full, half)]
+        table.add_row(part.notebook if part.notebook != before else "", part.title, *cells)
+        before = part.notebook
+    Console().print(table)
+    return 0
