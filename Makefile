@@ -8,10 +8,10 @@ NUMBERS := $(foreach chapter,$(CHAPTERS),$(firstword $(subst _, ,$(chapter))))
 NODE := $(foreach lock,$(wildcard 0[1-5]_*/package-lock.json),$(dir $(lock))node_modules/.ready)
 BIN := .venv/bin
 RUN := PYTHONPATH=. $(BIN)/python -m
-INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --constraint requirements.txt
+INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --constraint requirements.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test check results notebooks notebooks-run notebooks-plan contenders diffs lock \
+.PHONY: help tour test check results notebooks notebooks-run notebooks-plan contenders sabotage diffs lock \
 	load kill fault mailbox clean $(NUMBERS)
 
 help:  ## This list
@@ -65,6 +65,9 @@ results: .venv/.test  ## Measure every figure anew (or FIGURES=01_slots) and put
 	$(RUN) lab figures $(FIGURES)
 	$(if $(FIGURES),,$(RUN) lab tour --keep)
 	$(RUN) cogapp -r README.md 0*/README.md 0*/GROWING.md
+
+sabotage: .venv/.test $(NODE)  ## Harm a copy, one line at a time: do the tests notice? (or NAMES="07")
+	@$(RUN) lab sabotage $(NAMES)
 
 diffs: .venv/.tour  ## Write each chapter's DIFF.md anew
 	@$(RUN) lab stages --write

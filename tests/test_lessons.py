@@ -23,7 +23,12 @@ HEADINGS = [
     "Next",
 ]
 LESSONS = [folder(number) / "README.md" for number in chapters()]
-PAGES = [ROOT / "README.md", *LESSONS, folder("05") / "GROWING.md"]
+PAGES = [
+    ROOT / "README.md",
+    *LESSONS,
+    folder("05") / "GROWING.md",
+    *sorted((ROOT / "notebooks").rglob("README.md")),
+]
 
 
 def headings(page: Path) -> list[str]:
@@ -43,16 +48,16 @@ def test_every_lesson_has_the_same_headings_in_the_same_order(lesson: Path) -> N
     assert headings(lesson) == HEADINGS
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page}: {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_that_a_page_names_exists(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for target in re.findall(r"`make ([\w-]+)", page.read_text()):
         assert target in targets | set(chapters()), f"{page}: make {target}"
 
