@@ -49,9 +49,10 @@ def claim(
     bound = at_least if at_most is None else at_most
     assert bound is not None
     limit = bound if broken is None else broken
-    words = f"{text}: {value:.3g}, and it should be at {'least' if sign > 0 else 'most'} {bound:g}"
+    shown = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    words = f"{text}: {shown}, and it should be at {'least' if sign > 0 else 'most'} {bound:g}"
     if sign * value >= sign * bound:
-        print(f"✓ {text}: {value:.3g}")
+        print(f"✓ {text}: {shown}")
     elif sign * value >= sign * limit:
         print(f"~ {words}. Too noisy to tell: close other programs, and run all cells again.")
     else:

@@ -1,12 +1,13 @@
 """The measurements that are the same in every chapter."""
 
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import requests
@@ -16,12 +17,14 @@ from lab.load import (
     Visit,
     addresses,
     finish,
-    locust_rows,
+    finished,
+    locust,
     make_report,
     post,
     publish,
     send_newsletter,
     visitor,
+    wait_for_rows,
 )
 from lab.mailbox import Count
 
@@ -153,16 +156,22 @@ def stall(
     """
     users = {"closed": "Visitor", "open": "OpenVisitor"}
     options = ("--rate", str(rate), "-t", f"{seconds}s", "--arrivals", "constant")
-    with ThreadPoolExecutor() as pool:
-        runs = {
-            name: pool.submit(locust_rows, chapter.url, user, *options)
-            for name, user in users.items()
-        }
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unblocked-")))
+        crowds = {}
+        for name, user in users.items():
+            (place / name).mkdir()
+            path = place / name / "rows.csv"
+            crowds[path] = stack.enter_context(locust(chapter.url, user, path, *options))
+        for path, crowd in crowds.items():
+            wait_for_rows(crowd, path, wanted=3)
         time.sleep(seconds / 2)
         chapter.hurt(process, "SIGSTOP")
         time.sleep(stall)
         chapter.hurt(process, "SIGCONT")
-        rows = {name: run.result() for name, run in runs.items()}
+        for crowd in crowds.values():
+            finished(crowd, timeout=seconds + 60)
+        rows = {path.parent.name: pd.read_csv(path) for path in crowds}
     return {name: each[each.name == "ping"] for name, each in rows.items()}
 
 

@@ -114,14 +114,15 @@ def victim(number: str = "03", celery_defaults: bool = False, **settings: Any) -
         yield chapter
 
 
-def hurt(chapter: Chapter, fault: str, wait: float = 40.0) -> Outcome:
+def hurt(chapter: Chapter, fault: str, wait: float = 40.0, lines: int = 60_000) -> Outcome:
     """Give the chapter two newsletters and two reports, hurt it in the middle, and count.
 
-    Jobs that have not ended `wait` seconds after the fault are not waited for.
+    Jobs that have not ended `wait` seconds after the fault are not waited for. `lines` is the
+    length of the reports' logs.
     """
     letters = [send(chapter, "/newsletters", letter()) for _ in range(2)]
     wait_until(lambda: arrived(chapter, letters) >= 2 * MAILS // 3)
-    reports = [send(chapter, "/reports", {"lines": 60_000}) for _ in range(2)]
+    reports = [send(chapter, "/reports", {"lines": lines}) for _ in range(2)]
     wait_until(lambda: all(look_up(chapter, job)["state"] != "PENDING" for job in reports))
     begun = time.monotonic()
     reports += FAULTS[fault](chapter)

@@ -44,7 +44,7 @@ def comparison() -> dict[str, Any]:
         for kind, promise in knee.PROMISES.items():
             with start(number, **settings) as chapter:
                 warm_up(chapter)
-                edge = knee.find(chapter, promise, FIRST[kind], seconds=10)
+                edge = knee.find(chapter, promise, FIRST[kind], seconds=8)
                 found[label][kind] = {"kept": round(edge.kept, 2), "broken": round(edge.broken, 2)}
                 if kind == "newsletter":
                     found[label][kind] |= around(chapter, promise, edge.kept)
@@ -75,7 +75,7 @@ def warm_up(chapter: Chapter) -> None:
         finish(chapter.url, post(chapter.url, "/reports", {"lines": 1000}))
 
 
-def around(chapter: Chapter, promise: knee.Promise, rate: float, seconds: float = 20.0) -> Any:
+def around(chapter: Chapter, promise: knee.Promise, rate: float, seconds: float = 15.0) -> Any:
     """Median wait at half the knee; the part kept in time at twice the knee; seconds to recover."""
     if rate == 0:
         return {"half_ms": None, "beyond": None, "recovery": None}
@@ -89,11 +89,11 @@ def around(chapter: Chapter, promise: knee.Promise, rate: float, seconds: float 
 
 
 def recovery(chapter: Chapter, promise: knee.Promise, rate: float) -> float:
-    """Twice the knee for ten seconds, beside half of it: how long after that is all well again?
+    """Twice the knee for eight seconds, beside half of it: how long after that is all well again?
 
     Seconds from the spike's end until no later arrival waits longer than was promised.
     """
-    spike, before, after = 10.0, 3.0, 27.0
+    spike, before, after = 8.0, 3.0, 20.0
     with ThreadPoolExecutor() as pool:
         steady = pool.submit(crowd, chapter.url, promise.kind, rate / 2, before + spike + after)
         time.sleep(before)

@@ -1,0 +1,55 @@
+"""The harms of `make sabotage` fit the code of today; that they are caught takes longer to see."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import sabotage
+from lab.chapters import LabError
+from lab.sabotage import Harm, harms
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with sabotage.copy() as place:
+        yield place
+
+
+@pytest.mark.parametrize("harm", harms(), ids=lambda harm: harm.path.stem)
+def test_a_harm_fits_and_names_tests_that_exist(harm: Harm, place: Path) -> None:
+    done = sabotage.git("apply", "--check", str(harm.path), cwd=place, check=False)
+    assert done.returncode == 0, done.stderr
+    for test in harm.tests:
+        file, _, name = test.partition("::")
+        assert f"def {name.partition('[')[0]}(" in (place / file).read_text(), test
+
+
+def test_a_harm_is_caught_or_survives(tmp_path: Path) -> None:
+    (tmp_path / "counting.py").write_text("def more(n):\n    return n + 1\n")
+    test = "from counting import more\n\ndef test_more():\n    assert more(1) == 2\n"
+    (tmp_path / "test_counting.py").write_text(test)
+    patch = tmp_path / "01_less.patch"
+    head = "Harm: less.\nTest: test_counting.py::test_more\n\n"
+    change = (
+        "diff --git a/counting.py b/counting.py\n--- a/counting.py\n+++ b/counting.py\n"
+        "@@ -1,2 +1,2 @@\n def more(n):\n-    return n + 1\n+    return n - 1\n"
+    )
+    patch.write_text(head + change)
+    harm = sabotage.read(patch)
+    assert not sabotage.fails(harm, tmp_path)
+    sabotage.git("init", "--quiet", cwd=tmp_path)
+    sabotage.apply(harm, tmp_path)
+    shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    assert sabotage.fails(harm, tmp_path)
+    with pytest.raises(LabError, match="does not fit any more"):
+        sabotage.apply(harm, tmp_path)
+    with pytest.raises(LabError, match="test_none"):
+        sabotage.fails(Harm(patch, "less.", ("test_counting.py::test_none",)), tmp_path)
+
+
+def test_a_patch_that_names_no_test_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "01.patch").write_text("Harm: less.\n\ndiff --git a/x b/x\n")
+    with pytest.raises(LabError, match="must begin with"):
+        sabotage.read(tmp_path / "01.patch")
