@@ -88,7 +88,10 @@ def test_stop_ends_every_process() -> None:
     assert len(processes) >= 3  # gunicorn, its worker, the mail server
     chapter.stop()
     chapter.stop()
-    assert not any(process.is_running() for process in processes)
+    left = [process for process in processes if process.is_running()]
+    for process in left:
+        process.kill()
+    assert left == []
 
 
 HOLD = """

@@ -122,6 +122,29 @@ def test_open_arrivals_keep_their_schedule(arrivals: str, smallest: float, large
     assert len(rows_of(rows, "own delay")) == len(starts)
 
 
+ONE_AT_A_TIME = f"""
+import sys
+sys.path.insert(0, {str(LOCUSTFILE.parent)!r})
+from locustfile import *
+OpenPublisher.concurrency = 1
+"""
+
+
+def test_latency_counts_from_when_an_arrival_was_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if Locust had to wait before it could ask, which no server's clock would tell."""
+    (tmp_path / "one_at_a_time.py").write_text(ONE_AT_A_TIME)
+    monkeypatch.setattr("lab.load.LOCUSTFILE", tmp_path / "one_at_a_time.py")
+    arguments = ["-u", "1", "--rate", "10", "-t", "3s", "--arrivals", "constant"]
+    arguments += ["--tags", "newsletter", "--recipients", "1"]
+    with lab.start("01", MAIL_DELAY=0.2) as chapter:
+        rows = locust_rows(chapter.url, "OpenPublisher", *arguments)
+    latency = rows_of(rows, "newsletter accepted").latency_ms
+    # Due each 0.1 s and served in 0.2 s: each waits 0.1 s longer than the one before.
+    assert latency.max() > 4 * latency.min()
+
+
 HURT = """
 import os, signal, sys, time
 time.sleep(4)
