@@ -78,14 +78,16 @@ def isolation() -> dict[str, Any]:
     }
 
 
-def flooded(chapter: Chapter, reports: int = 40, letters: int = 30) -> tuple[list[float], float]:
-    """Send `reports` reports, then a newsletter every 0.3 s.
+def flooded(
+    chapter: Chapter, reports: int = 40, letters: int = 30, lines: int = 200_000
+) -> tuple[list[float], float]:
+    """Send `reports` reports of so many lines, then a newsletter every 0.3 s.
 
     Returns the seconds from each POST to the first mail, and those until all reports are made.
     """
     finish(chapter.url, post(chapter.url, "/newsletters", LETTER))
     begun = time.monotonic()
-    answers = [post(chapter.url, "/reports", {"lines": 200_000}) for _ in range(reports)]
+    answers = [post(chapter.url, "/reports", {"lines": lines}) for _ in range(reports)]
     sent: dict[str, float] = {}
     for n in range(letters):
         time.sleep(max(0.0, begun + 0.3 * n - time.monotonic()))
@@ -137,8 +139,13 @@ def detection() -> dict[str, Any]:
     return {name: {sign: first(seen, sign) for sign in SIGNS} for name, seen in found.items()}
 
 
-def detect(chapter: Chapter, prometheus: Prometheus, name: str) -> dict[str, Any]:
-    """What each sign said first, and after how many seconds; nothing if it was silent for 40 s."""
+def detect(
+    chapter: Chapter, prometheus: Prometheus | None, name: str, enough: int = len(SIGNS)
+) -> dict[str, Any]:
+    """What each sign said first, and after how many seconds; nothing if it was silent for 40 s.
+
+    Ends sooner if `enough` signs have told. Without a Prometheus there are no alerts.
+    """
     seen: dict[str, Any] = {}
     read = {name: len(chapter.log(name, 10**6)) for name in ("web", "mail", "report", "beat")}
     begun = time.monotonic()
@@ -152,13 +159,15 @@ def detect(chapter: Chapter, prometheus: Prometheus, name: str) -> dict[str, Any
     looks: dict[str, Callable[[], str | None]] = {
         "log": lambda: complaint(chapter, read),
         "health": lambda: sickness(chapter),
-        "alert": lambda: ", ".join(sorted(prometheus.firing())),
     }
+    if prometheus is not None:
+        firing = prometheus.firing
+        looks["alert"] = lambda: ", ".join(sorted(firing()))
     with ThreadPoolExecutor(len(looks)) as pool:
         for sign, at in looks.items():
             pool.submit(look, sign, at)
         outages.OUTAGES[name][1](chapter)
-        while len(seen) < len(SIGNS) and time.monotonic() - begun < 40:
+        while len(seen) < enough and time.monotonic() - begun < 40:
             time.sleep(0.1)
         over.set()
     return seen

@@ -41,17 +41,7 @@ def test_a_chapter_alone_passes_its_own_tests(number: str, tmp_path: Path) -> No
     here = {"VIRTUAL_ENV": str(tmp_path / "venv")}
     call(uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv", cwd=chapter)
     lock = ROOT / "requirements.txt"
-    install = [
-        uv,
-        "pip",
-        "install",
-        "--quiet",
-        "--compile-bytecode",
-        "--constraint",
-        lock,
-        "-r",
-        "requirements.txt",
-    ]
+    install = [uv, "pip", "install", "--quiet", "--constraint", lock, "-r", "requirements.txt"]
     call(*install, cwd=chapter, **here)
     python = tmp_path / "venv" / "bin" / "python"
     call(python, "-c", "import app", cwd=chapter)
