@@ -82,9 +82,8 @@ class Postroom:
         settings |= {"MAIL_DELAY": 0.05, "MAIL_SLOTS": 1, "DATA": data, "JOB_TTL": 3600}
         settings |= {"RESEND_AFTER": 1, "LOOK_EVERY": 0.3, "RETRY_AFTER": 0.1}
         settings |= {"REPORT_LIMIT": 6, "TO_TIDY_UP": 2, "MOST_DEAD_LETTERS": 8}
-        settings |= {
-            "BATCH": 1000
-        } | more  # long newsletters in one task: batches have tests of their own
+        # Long newsletters in one task, and no queue too long: both have tests of their own.
+        settings |= {"BATCH": 1000, "LONGEST_WAIT": 600} | more
         self.environment = {k: v for k, v in os.environ.items() if k != "REDIS_URL"}
         self.environment |= {name: str(value) for name, value in settings.items()}
         scripts = str(Path(sys.executable).parent)

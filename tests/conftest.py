@@ -70,8 +70,8 @@ def browser_type_launch_args(chromium: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=lab.chapters())
 def chapter(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
-    """Each chapter in turn, running; its mail server takes no time."""
-    with lab.start(request.param, MAIL_DELAY=0, THREADS=8) as running:
+    """Each chapter in turn, running; its mail server takes no time, and no queue is too long."""
+    with lab.start(request.param, MAIL_DELAY=0, THREADS=8, LONGEST_WAIT=600) as running:
         yield running
 
 

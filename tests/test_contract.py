@@ -103,7 +103,8 @@ def test_ten_thousand_recipients_are_accepted(chapter: lab.Chapter) -> None:
         answer = lab.post(chapter.url, "/newsletters", letter)
         assert answer.status_code == (502 if chapter.number == "01" else 202)
         if answer.status_code == 202:
-            assert lab.finish(chapter.url, answer)["state"] == "FAILURE"
+            requests.delete(chapter.url + answer.headers["Location"], timeout=10).raise_for_status()
+            assert lab.finish(chapter.url, answer)["state"] == "REVOKED"
     finally:
         chapter.mailbox.mend()
         chapter.mailbox.set(delay=0)
