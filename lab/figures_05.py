@@ -23,7 +23,7 @@ from lab.results import spread
 
 SLOTS = 16
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
-    "01, one slot": ("01", {"THREADS": 1}),
+    "01, four slots": ("01", {"THREADS": 4}),
     "01, 16 slots": ("01", {"THREADS": SLOTS}),
     "02": ("02", {"JOB_SLOTS": SLOTS}),
     "03": ("03", {"MAIL_SLOTS": SLOTS}),
@@ -32,8 +32,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """The rows of the comparison: chapter and settings."""
 
-FIRST = {"visit": 250.0, "newsletter": SLOTS / 2**0.5, "report": 4.0}
-"""Arrivals a second with which the search for each knee begins."""
+FIRST = {"visit": 250.0, "newsletter": SLOTS / 2**0.5, "report": 8.0}
+"""Arrivals a second with which the search for each knee begins; with fewer slots, with less."""
 
 
 def comparison() -> dict[str, Any]:
@@ -44,7 +44,9 @@ def comparison() -> dict[str, Any]:
         for kind, promise in knee.PROMISES.items():
             with start(number, **settings) as chapter:
                 warm_up(chapter)
-                edge = knee.find(chapter, promise, FIRST[kind], seconds=8)
+                slots = settings.get("THREADS", SLOTS)
+                first = FIRST[kind] * (slots / SLOTS if kind == "newsletter" else 1)
+                edge = knee.find(chapter, promise, first, seconds=8)
                 found[label][kind] = {"kept": round(edge.kept, 2), "broken": round(edge.broken, 2)}
                 if kind == "newsletter":
                     found[label][kind] |= around(chapter, promise, edge.kept)

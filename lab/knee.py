@@ -11,8 +11,8 @@ import pandas as pd
 from lab.chapters import Chapter, folder
 from lab.load import crowd, percentile
 
-ANSWERS = 100
-"""Arrivals that a run has at least: of fewer, a 95th percentile says little."""
+ANSWERS = 150
+"""Arrivals that a run has at least: of a hundred, no 95th percentile can be kept for certain."""
 
 STEP = math.sqrt(2)
 

@@ -433,13 +433,13 @@ def knees_over_01() -> str:
     for kind, name in KINDS.items():
         final = figures["05"][kind]["kept"]
         cells = []
-        for label in ("01, one slot", "01, 16 slots"):
+        for label in ("01, four slots", "01, 16 slots"):
             edge = figures[label][kind]
             base = edge["kept"] or edge["broken"]
             more = "more than " if not edge["kept"] else ""
             cells.append(f"{more}{final / base:.1f} ×")
         rows.append([name, *cells])
-    return table(["knee of 05 over", "01, one slot", "01, 16 slots"], rows) + under(document)
+    return table(["knee of 05 over", "01, four slots", "01, 16 slots"], rows) + under(document)
 
 
 def open_closed() -> str:
