@@ -5,7 +5,16 @@ from typing import Any
 
 from rich.console import Console
 
-from lab import figures_01, figures_02, figures_03, figures_04, figures_05, hosts, plots
+from lab import (
+    contenders,
+    figures_01,
+    figures_02,
+    figures_03,
+    figures_04,
+    figures_05,
+    hosts,
+    plots,
+)
 from lab.chapters import LabError
 from lab.results import from_root, record
 
@@ -35,9 +44,13 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "04_detection": figures_04.detection,
     "04_faults": figures_04.fault_table,
     **figures_05.FIGURES,
+    "06_contenders": contenders.measure,
 }
 
-NOT_HERE: dict[str, Callable[[], str]] = {"05_hosts": lambda: hosts.allowed()[1]}
+NOT_HERE: dict[str, Callable[[], str]] = {
+    "05_hosts": lambda: hosts.allowed()[1],
+    "06_contenders": lambda: "" if contenders.installed() else "first: make contenders",
+}
 """Figures that cannot be measured everywhere: each says why not, or nothing."""
 
 
