@@ -73,16 +73,19 @@ def crowd(url: str, kind: str, rate: float, seconds: float, *arguments: str) -> 
     """Open arrivals at random, `rate` a second for `seconds`, until the last is served.
 
     `kind` is "visit", "newsletter" or "report". Returns one row per request, as `visitor` does.
-    Raises LabError if Locust fails, or was so late itself that its figures are worth nothing.
+    Raises LabError if Locust fails, or was three times so late itself that its figures are worth
+    nothing.
     """
     user = "OpenVisitor" if kind == "visit" else "OpenPublisher"
     streams = 10
     options = ["--tags", kind, "-u", streams, "--rate", rate / streams, "-t", f"{round(seconds)}s"]
-    found = locust_rows(url, user, *map(str, options), *arguments)
-    delay = percentile(found[found.name == "own delay"].latency_ms, 99)
-    if delay > OWN_DELAY:
-        raise LabError(f"Locust itself was {delay:.0f} ms late. Too noisy: run again.")
-    return found
+    delay = 0.0
+    for _ in range(3):
+        found = locust_rows(url, user, *map(str, options), *arguments)
+        delay = percentile(found[found.name == "own delay"].latency_ms, 99)
+        if delay <= OWN_DELAY:
+            return found
+    raise LabError(f"Locust itself was {delay:.0f} ms late. Too noisy: run again.")
 
 
 def locust_rows(url: str, users: str, *arguments: str, timeout: float = 600.0) -> pd.DataFrame:

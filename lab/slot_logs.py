@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lab.chapters import Chapter
-from lab.load import locust_rows
+from lab.load import addresses, finish, locust_rows, post
 
 STREAMS = 10
 TOOK = re.compile(r"^Task newsletter\[.*\] succeeded in ([\d.e-]+)s")
@@ -31,6 +32,24 @@ def crowd(chapter: Chapter, rate: float, seconds: float) -> pd.DataFrame:
         chapter.url, "OpenPublisher", *map(str, options), "-t", f"{seconds}s", "--recipients", "1"
     )
     return newsletters(chapter, begun)
+
+
+def handover(chapter: Chapter, slots: int, rounds: int) -> float:
+    """Seconds from one newsletter's end until its slot begins with the next: the median.
+
+    Sends `rounds` newsletters for each slot at once, and waits for their end: so that somebody
+    always waits for a slot.
+    """
+    begun = time.time()
+    letter = {"subject": "News", "body": "Hello", "recipients": addresses(1)}
+    answers = [post(chapter.url, "/newsletters", letter) for _ in range(rounds * slots)]
+    for answer in answers:
+        finish(chapter.url, answer)
+    table = newsletters(chapter, begun)
+    begins = (table.accepted + table.wait).sort_values().to_numpy()
+    ends = (table.accepted + table.wait + table.held).sort_values().to_numpy()
+    waited = table.accepted.to_numpy()[slots:] < ends[:-slots]
+    return float(np.median((begins[slots:] - ends[:-slots])[waited]))
 
 
 def newsletters(chapter: Chapter, since: float = 0.0) -> pd.DataFrame:
