@@ -119,7 +119,7 @@ class Part:
 
 
 MINUTES = re.compile(r"<!-- minutes: (\d+)(?:, cut: ([123]))? -->")
-HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 
 
 def parts(path: Path) -> list[Part]:
