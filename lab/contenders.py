@@ -158,20 +158,23 @@ def accepted(running: dict[str, Chapter], posts: int) -> dict[str, dict[str, flo
     sent: dict[str, dict[str, float]] = {name: {} for name in running}
     waits: dict[str, list[float]] = {name: [] for name in running}
     bare: list[float] = []
+    asked = [(name, "/newsletters") for name in running]
+    asked += [(name, "/bare") for name in running if name in QUEUES]
     dice = random.Random(1)  # noqa: S311  (no secret)
     with ExitStack() as stack:
         sessions = {name: stack.enter_context(requests.Session()) for name in running}
         for chapter in running.values():
             chapter.mailbox.set(delay=ONE_MAIL)
         for _ in range(posts):
-            for name in dice.sample(list(running), len(running)):
-                session, url, begun = sessions[name], running[name].url, time.time()
-                job, wait = time_post(session, f"{url}/newsletters", LETTER)
-                sent[name][job["id"]] = begun
-                waits[name].append(wait)
-                if name in QUEUES:
-                    bare.append(time_post(session, f"{url}/bare", {})[1])
-                time.sleep(0.015)  # the worker has begun before the next one is asked
+            for name, path in dice.sample(asked, len(asked)):
+                begun = time.time()
+                job, wait = time_post(sessions[name], running[name].url + path, LETTER)
+                if path == "/bare":
+                    bare.append(wait)
+                else:
+                    waits[name].append(wait)
+                    sent[name][job["id"]] = begun
+                time.sleep(0.01)  # a worker has begun before the next one is asked
     yardstick = median(bare) if bare else math.nan
     found = {}
     for name, chapter in running.items():
@@ -227,10 +230,11 @@ def newsletters(chapter: Chapter, slots: int, rounds: int) -> float:
 def reports(chapter: Chapter, lines: int) -> float:
     """The time of two plain processes for four reports, over the contender's time for them.
 
-    A report has ended when its mail arrives. Raises LabError if a report lacks lines.
+    The start of the plain processes does not count: workers have started, too. A report has
+    ended when its mail arrives. Raises LabError if a report lacks lines.
     """
     chapter.mailbox.set(delay=0)
-    plain = plain_processes(lines)
+    plain = plain_processes(lines) - plain_processes(1)
     begun = time.time()
     jobs = [submit(chapter, "/reports", {"lines": lines}) for _ in range(4)]
     mails = arrived(chapter, jobs, len(jobs))
@@ -246,16 +250,22 @@ def reports(chapter: Chapter, lines: int) -> float:
 def per_slot(name: str) -> float:
     """MiB for each further slot of what sends the mails, all of them at work; shared pages once."""
     few, many = 2, 18
-    used = []
-    for slots in (few, many):
-        with start(name, SLOTS=slots) as chapter:
-            chapter.mailbox.set(delay=2)
-            letter = LETTER | {"recipients": addresses(3)}
-            jobs = [submit(chapter, "/newsletters", letter) for _ in range(slots)]
-            arrived(chapter, jobs, slots)  # each has sent one mail, and is at the second
-            processes = chapter.processes(sender(chapter))
-            used.append(sum(process.memory_full_info().pss for process in processes))
-    return float(used[1] - used[0]) / (many - few) / 2**20
+    with ThreadPoolExecutor(2) as pool:
+        less, more = pool.map(lambda slots: memory(name, slots), (few, many))
+    return (more - less) / (many - few) / 2**20
+
+
+def memory(name: str, slots: int) -> float:
+    """Bytes of what sends the mails, with so many slots at work; shared pages count once."""
+    with start(name, SLOTS=slots) as chapter:
+        chapter.mailbox.set(delay=2)
+        letter = LETTER | {"recipients": addresses(3)}
+        jobs = [submit(chapter, "/newsletters", letter) for _ in range(slots)]
+        arrived(chapter, jobs, slots)  # each has sent one mail, and is at the second
+        processes = chapter.processes(sender(chapter))
+        used = sum(process.memory_full_info().pss for process in processes)
+        chapter.mailbox.set(delay=0)  # so that they end soon
+    return float(used)
 
 
 # --- Hurt -----------------------------------------------------------------------------
@@ -418,7 +428,7 @@ def speeds(runs: int, posts: int = 100) -> dict[str, dict[str, Any]]:
                 for key, value in figures.items():
                     answers[name].setdefault(key, []).append(value)
             for name, chapter in running.items():
-                letters[name].append(newsletters(chapter, SLOTS, rounds=4))
+                letters[name].append(newsletters(chapter, SLOTS, rounds=3))
                 computed[name].append(reports(chapter, lines=60_000))
     finally:
         stop_all(running)
@@ -438,7 +448,7 @@ def fault_table(runs: int) -> dict[str, dict[str, list[dict[str, Any]]]]:
     slowest = [("RQ", (fault,), MINUTE_AND_A_HALF) for fault in FAULTS] * runs
     others = [(name, faults_of(name), 25.0) for name in everybody if name != "RQ"] * runs
     table: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in everybody}
-    with ThreadPoolExecutor(10) as pool:
+    with ThreadPoolExecutor(14) as pool:
         tasks = [(each[0], pool.submit(crash, *each)) for each in slowest + others]
         for name, task in tasks:
             for fault, outcome in task.result().items():

@@ -62,6 +62,13 @@ def climb(url: str, top: float, seconds: float, recipients: int) -> dict[float, 
     return {round(top * (n + 1) / STEPS, 2): rows[step == n] for n in range(STEPS)}
 
 
+def finished_a_second(rows: pd.DataFrame) -> float:
+    """Newsletters a second, from the first end to the last: all that busy slots can do."""
+    finished = rows[rows.name == "newsletter finished"]
+    ends = finished.start + finished.latency_ms / 1000
+    return float((len(ends) - 1) / (ends.max() - ends.min()))
+
+
 def arrivals(rows: pd.DataFrame) -> pd.DataFrame:
     """What became of each arrival of a newsletter, in order.
 

@@ -96,8 +96,11 @@ def scale(axes: Axes, which: str, values: Iterable[float], room: float = 1.4) ->
     axes.minorticks_off()
 
 
-def knee(steps: dict[float, pd.DataFrame], promise: Promise, limit: float) -> Figure:
-    """The percentile that was promised by arrivals a second, with its interval and its verdict."""
+def knee(steps: dict[float, pd.DataFrame], promise: Promise, limit: float, served: float) -> Figure:
+    """The percentile that was promised by arrivals a second, with its interval and its verdict.
+
+    `limit` and `served`, newsletters a second: what the slots could do, and what they did.
+    """
     picture, grid = plots.figure(width=11, height=5.4)
     axes = grid[0, 0]
     spans = {
@@ -125,7 +128,10 @@ def knee(steps: dict[float, pd.DataFrame], promise: Promise, limit: float) -> Fi
             label=name,
         )
     axes.axhline(promise.ms, linestyle="--", color=plots.RED, label="the promise")
-    axes.axvline(limit, linestyle=":", color=plots.RED, label="limit: slots / service time")
+    axes.axvline(
+        limit, linestyle=(0, (1.5, 1)), color=plots.RED, label="limit: slots / service time"
+    )
+    axes.axvline(served, linestyle=":", color=plots.GREY, label="served, with a queue")
     axes.set_xlim(0, 1.05 * max(*steps, limit))
     axes.set(xlabel="arrivals a second", ylabel=f"newsletter finished, p{promise.percent:g}")
     axes.legend(ncols=3, **ABOVE)

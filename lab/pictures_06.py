@@ -65,10 +65,10 @@ def throughput(shares: dict[str, float], slots: int) -> Figure:
     return picture
 
 
-def limit(axes: Axes, label: str, count: int) -> None:
-    """Shares of a limit, which is a line at 100 %."""
+def limit(axes: Axes, label: str, count: int, most: float = 1.0) -> None:
+    """Shares of a limit, which is a line at 100 %; `most` is the largest of them."""
     axes.axvline(1, linestyle="--", color=plots.RED)
-    axes.set(xlim=(0, 1.15), xlabel=label)
+    axes.set(xlim=(0, max(1.15, 1.05 * most)), xlabel=label)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "limit"])
     rows(axes, count)
 
@@ -82,7 +82,8 @@ def reports_and_memory(figures: dict[str, Any], names: Iterable[str]) -> Figure:
     memory: list[Spread] = [figures[name]["MiB a slot"] for name in names]
     points(left, names, shares, plots.BLUE)
     points(right, names, memory, plots.GREEN)
-    limit(left, "reports, of the rate of two plain processes", len(names))
+    most = max(share["max"] for share in shares)
+    limit(left, "reports, of the rate of two plain processes", len(names), most)
     left.set_title("Reports: work that computes")
     rows(right, len(names))
     right.set(xscale="log", xlabel="MiB for each further slot, at work")
