@@ -104,7 +104,8 @@ def test_ten_thousand_recipients_are_accepted(chapter: lab.Chapter) -> None:
         assert answer.status_code == (502 if chapter.number == "01" else 202)
         if answer.status_code == 202:
             requests.delete(chapter.url + answer.headers["Location"], timeout=10).raise_for_status()
-            assert lab.finish(chapter.url, answer)["state"] == "REVOKED"
+            # 02 tries once, and may have failed before it heard of that.
+            assert lab.finish(chapter.url, answer)["state"] in ("REVOKED", "FAILURE")
     finally:
         chapter.mailbox.mend()
         chapter.mailbox.set(delay=0)
