@@ -168,7 +168,7 @@ def live(arrivals: Floats, rule: Rule, workers: int, bound: float = math.inf) ->
 
     def come() -> Process:
         nonlocal turned_away
-        for arrival in arrivals:
+        for arrival in arrivals.tolist():
             yield env.timeout(max(0.0, arrival - env.now))
             if pool.age >= bound:
                 turned_away += 1

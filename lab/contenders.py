@@ -104,8 +104,8 @@ def try_out(contender: Contender) -> None:
 
 
 def start_all(names: Iterable[str], **settings: Any) -> dict[str, Chapter]:
-    """Start several, two at a time."""
-    with ThreadPoolExecutor(2) as pool:
+    """Start several, three at a time."""
+    with ThreadPoolExecutor(3) as pool:
         started = {name: pool.submit(start, name, **settings) for name in names}
     return {name: each.result() for name, each in started.items()}
 
@@ -429,7 +429,7 @@ def speeds(runs: int, posts: int = 100) -> dict[str, dict[str, Any]]:
                     answers[name].setdefault(key, []).append(value)
             for name, chapter in running.items():
                 letters[name].append(newsletters(chapter, SLOTS, rounds=3))
-                computed[name].append(reports(chapter, lines=60_000))
+                computed[name].append(reports(chapter, lines=120_000))
     finally:
         stop_all(running)
     return {
@@ -448,7 +448,7 @@ def fault_table(runs: int) -> dict[str, dict[str, list[dict[str, Any]]]]:
     slowest = [("RQ", (fault,), MINUTE_AND_A_HALF) for fault in FAULTS] * runs
     others = [(name, faults_of(name), 25.0) for name in everybody if name != "RQ"] * runs
     table: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in everybody}
-    with ThreadPoolExecutor(14) as pool:
+    with ThreadPoolExecutor(20) as pool:
         tasks = [(each[0], pool.submit(crash, *each)) for each in slowest + others]
         for name, task in tasks:
             for fault, outcome in task.result().items():

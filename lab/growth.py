@@ -87,7 +87,7 @@ def simulate(
     desks = [simpy.Resource(env, station.servers) for station in stations]
 
     def come() -> Process:
-        for time, services, row in zip(times, held, begun, strict=True):
+        for time, services, row in zip(times.tolist(), held, begun, strict=True):
             yield env.timeout(max(0.0, time - env.now))
             env.process(newsletter(env, desks, services, row))
 

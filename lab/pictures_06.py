@@ -10,7 +10,7 @@ from lab import plots
 from lab.contenders import LETTERS, ONE_MAIL, READERS, Outcome
 
 Spread = dict[str, float]
-TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+TICKS = (1, 2, 3, 5, 10, 15, 20, 30, 50, 100, 200, 500, 1000)
 FATES = {
     "one mail": (plots.SKY, "black"),
     "two mails": (plots.BLUE, "white"),

@@ -1,13 +1,9 @@
 """What notebook 07 draws: a simulation beside what it simulates, walls, headroom, a day."""
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import PIL.Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,26 +18,7 @@ HOPELESS = 600
 """Seconds: a queue of this age is not drawn beside those that only had a spike."""
 
 
-@dataclass(frozen=True)
-class Image:
-    """A picture that a notebook shows if it is the last value of a cell."""
-
-    png: bytes = field(repr=False)
-
-    def _repr_png_(self) -> bytes:
-        return self.png
-
-
-def small(picture: Figure) -> Image:
-    """The figure as a PNG of 64 colours: a fourth of the usual bytes, for git keeps them."""
-    drawn, reduced = io.BytesIO(), io.BytesIO()
-    picture.savefig(drawn, dpi=picture.dpi)
-    plt.close(picture)
-    PIL.Image.open(drawn).convert("RGB").quantize(64).save(reduced, "PNG", optimize=True)
-    return Image(reduced.getvalue())
-
-
-def against(measured: Mapping[float, pd.DataFrame], simulated: Mapping[float, Floats]) -> Image:
+def against(measured: Mapping[float, pd.DataFrame], simulated: Mapping[float, Floats]) -> Figure:
     """The wait of each newsletter, measured and simulated, by the part of the limit that came."""
     picture, grid = plots.figure(rows=len(measured), height=3.2 * len(measured))
     for axes, (part, rows) in zip(grid[:, 0], measured.items(), strict=True):
@@ -56,10 +33,10 @@ def against(measured: Mapping[float, pd.DataFrame], simulated: Mapping[float, Fl
         axes.set_ylim(top=1.25 * max(rows.wait.max(), rows.held.median()))
     grid[0, 0].legend(ncols=3, loc="upper left", fontsize=11)
     grid[-1, 0].set_xlabel("seconds")
-    return small(picture)
+    return picture
 
 
-def stations(system: Sequence[Station], runs: Mapping[float, Run]) -> Image:
+def stations(system: Sequence[Station], runs: Mapping[float, Run]) -> Figure:
     """Utilisation of each station by newsletters a day: computed (lines), simulated (points)."""
     picture, grid = plots.figure(height=5)
     axes, rates = grid[0, 0], list(runs)
@@ -81,12 +58,12 @@ def stations(system: Sequence[Station], runs: Mapping[float, Run]) -> Image:
     axes.set_title("Lines: computed. Points: simulated")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     by_day(axes)
-    return small(picture)
+    return picture
 
 
 def walls(
     systems: Mapping[str, Sequence[Station]], p95: Mapping[str, Mapping[float, float]]
-) -> Image:
+) -> Figure:
     """Each system's p95 until finished (s) by newsletters a day, and where its first station ends.
 
     `p95`: by system, then by newsletters a second.
@@ -110,7 +87,7 @@ def walls(
     axes.set_title("Behind each wall stands the next (dashed: computed)")
     picture.legend(loc="outside lower center", ncols=2, fontsize=12)
     by_day(axes)
-    return small(picture)
+    return picture
 
 
 def days(rates: Sequence[float]) -> list[float]:
@@ -127,7 +104,7 @@ def by_day(axes: Axes) -> None:
     axes.set_xlabel("newsletters a day (its peak: three times the mean)")
 
 
-def headroom(late: Mapping[int, Sequence[float]], beta: float) -> Image:
+def headroom(late: Mapping[int, Sequence[float]], beta: float) -> Figure:
     """Slots over load by load, for two promises; and whether the first holds in simulation.
 
     `late`: by load, the share that had to wait in each of several runs.
@@ -162,10 +139,10 @@ def headroom(late: Mapping[int, Sequence[float]], beta: float) -> Image:
         each.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
         each.minorticks_off()
         each.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=1, fontsize=12)
-    return small(picture)
+    return picture
 
 
-def day(lived: Mapping[str, Day], hours: float) -> Image:
+def day(lived: Mapping[str, Day], hours: float) -> Figure:
     """What came, the workers that served it, and how old the queue was, by rule, over a day."""
     picture, grid = plots.figure(rows=4, height=11)
     came, workers, ages, spike = grid[:, 0]
@@ -193,4 +170,4 @@ def day(lived: Mapping[str, Day], hours: float) -> Image:
         axes.set_xlim(0, hours)
         axes.tick_params(labelbottom=axes is ages)
     picture.legend(*ages.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return small(picture)
+    return picture
