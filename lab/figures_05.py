@@ -48,6 +48,7 @@ def comparison() -> dict[str, Any]:
                 first = FIRST[kind] * (slots / SLOTS if kind == "newsletter" else 1)
                 edge = knee.find(chapter, promise, first, seconds=8)
                 found[label][kind] = {"kept": round(edge.kept, 2), "broken": round(edge.broken, 2)}
+                found[label][kind]["unsent"] = edge.unsent
                 if kind == "newsletter":
                     found[label][kind] |= around(chapter, promise, edge.kept)
     return found

@@ -4,12 +4,12 @@ import math
 import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from lab.chapters import Chapter, folder
-from lab.load import crowd, percentile
+from lab.load import LocustLate, crowd, percentile
 
 ANSWERS = 150
 """Arrivals that a run has at least: of a hundred, no 95th percentile can be kept for certain."""
@@ -58,35 +58,43 @@ PROMISES = {
 class Knee:
     """Between `kept`, the highest rate that kept the promise, and `broken`, the next one.
 
-    In arrivals a second. `kept` is 0 if even a sixteenth of the first rate was too much.
+    In arrivals a second. `kept` is 0 if even a sixteenth of the first rate was too much. `unsent`:
+    it was Locust, on the same cores as the chapter, that could not send the next one on time.
     """
 
     kept: float
     broken: float
+    unsent: bool
 
 
 def find(chapter: Chapter, promise: Promise, first: float, seconds: float = 15.0) -> Knee:
     """Climb in steps of √2 from `first` arrivals a second; or descend, if that is too much."""
-    rate = first
-    if holds(chapter, promise, rate, seconds):
-        while holds(chapter, promise, rate * STEP, seconds):
+    rate, verdict = first, attempt(chapter, promise, first, seconds)
+    if verdict == "kept":
+        while (verdict := attempt(chapter, promise, rate * STEP, seconds)) == "kept":
             rate *= STEP
-        return Knee(rate, rate * STEP)
+        return Knee(rate, rate * STEP, verdict == "unsent")
     while rate > first / 16:
         rate /= STEP
-        if holds(chapter, promise, rate, seconds):
-            return Knee(rate, rate * STEP)
-    return Knee(0.0, rate)
+        above, verdict = verdict, attempt(chapter, promise, rate, seconds)
+        if verdict == "kept":
+            return Knee(rate, rate * STEP, above == "unsent")
+    return Knee(0.0, rate, verdict == "unsent")
 
 
-def holds(chapter: Chapter, promise: Promise, rate: float, seconds: float) -> bool:
-    """Whether the promise is kept at this rate. A run that cannot tell is made once more."""
+def attempt(
+    chapter: Chapter, promise: Promise, rate: float, seconds: float
+) -> Literal["kept", "broken", "unsent"]:
+    """What becomes of the promise at this rate. A run that cannot tell is made once more."""
     seconds = max(seconds, ANSWERS / rate)
     for _ in range(2):
-        kept = promise.kept(crowd(chapter.url, promise.kind, rate, seconds))
+        try:
+            kept = promise.kept(crowd(chapter.url, promise.kind, rate, seconds))
+        except LocustLate:
+            return "unsent"
         if kept is not None:
-            return kept
-    return False
+            return "kept" if kept else "broken"
+    return "broken"
 
 
 def goodput(promise: Promise, rows: pd.DataFrame, seconds: float) -> float:

@@ -69,12 +69,16 @@ def publish(url: str, *, clients: int, newsletters: int, recipients: int) -> pd.
     return locust_rows(url, "Publisher", *map(str, arguments), timeout=120)
 
 
+class LocustLate(LabError):
+    """Locust could not send its requests when they were due: the cores had no time for it."""
+
+
 def crowd(url: str, kind: str, rate: float, seconds: float, *arguments: str) -> pd.DataFrame:
     """Open arrivals at random, `rate` a second for `seconds`, until the last is served.
 
     `kind` is "visit", "newsletter" or "report". Returns one row per request, as `visitor` does.
-    Raises LabError if Locust fails, or was three times so late itself that its figures are worth
-    nothing.
+    Raises LabError if Locust fails, and LocustLate if it was three times so late itself that its
+    figures are worth nothing.
     """
     user = "OpenVisitor" if kind == "visit" else "OpenPublisher"
     streams = 10
@@ -85,7 +89,7 @@ def crowd(url: str, kind: str, rate: float, seconds: float, *arguments: str) -> 
         delay = percentile(found[found.name == "own delay"].latency_ms, 99)
         if delay <= OWN_DELAY:
             return found
-    raise LabError(f"Locust itself was {delay:.0f} ms late. Too noisy: run again.")
+    raise LocustLate(f"Locust itself was {delay:.0f} ms late. Too noisy: run again.")
 
 
 def locust_rows(url: str, users: str, *arguments: str, timeout: float = 600.0) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -19,7 +20,7 @@ import lab
 from lab import loadtest
 from lab.chapters import PORTS, folder, free_ports
 from lab.faults import wait_until
-from lab.load import LOCUSTFILE, crowd, locust_rows
+from lab.load import LOCUSTFILE, LocustLate, crowd, locust_rows
 
 from .conftest import ROOT
 
@@ -264,6 +265,44 @@ def test_missing_answers_count_as_never(final: lab.Chapter) -> None:
     finished = rows.name == "newsletter finished"
     fewer = rows.drop(rows[finished].index[:5])
     assert (promise.waits(fewer) == float("inf")).sum() == 5
+
+
+@pytest.mark.parametrize(
+    ("serves", "sends", "kept", "broken", "unsent"),
+    [
+        (45, 1000, 40, 56.57, False),  # climbs from 20 to the last that is kept
+        (45, 50, 40, 56.57, True),  # the next is more than Locust can send
+        (11, 1000, 10, 14.14, False),  # descends
+        (15, 15, 14.14, 20, True),
+        (0, 1000, 0, 1.25, False),  # gives up at a sixteenth
+    ],
+)
+def test_the_knee_is_between_what_is_kept_and_what_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+    serves: float,
+    sends: float,
+    kept: float,
+    broken: float,
+    unsent: bool,
+) -> None:
+    """A server that is quick up to one rate and far too slow beyond it."""
+    from lab import knee
+
+    def crowd(_url: str, _kind: str, rate: float, seconds: float) -> pd.DataFrame:
+        if rate > sends:
+            raise LocustLate("late")
+        count = round(rate * seconds)
+        assert count >= 150
+        latency = 5.0 if rate <= serves else 5000.0
+        own = pd.DataFrame({"name": "own delay", "latency_ms": [0.0] * count})
+        rows = pd.DataFrame({"name": "newsletter finished", "latency_ms": [latency] * count})
+        return pd.concat([own, rows]).assign(error=None)
+
+    monkeypatch.setattr(knee, "crowd", crowd)
+    chapter: Any = SimpleNamespace(url="")
+    found = knee.find(chapter, knee.PROMISES["newsletter"], 20.0)
+    assert (found.kept, found.broken) == pytest.approx((kept, broken), rel=0.01)
+    assert found.unsent is unsent
 
 
 # --- For a person ---------------------------------------------------------------------
