@@ -37,7 +37,7 @@ from redis_server import DATA, REDIS_URL
 from samples import sample_log
 
 PUSH_INTERVAL = 0.1  # seconds: at most ten events a second for one job
-BATCH = int(os.environ.get("BATCH", "25"))  # mails; a longer newsletter is spread over the slots
+BATCH = int(os.environ.get("BATCH", "10"))  # mails; a longer newsletter is spread over the slots
 MOST_ATTEMPTS = 6  # in a row that got the job no further
 RETRY_AFTER = float(os.environ.get("RETRY_AFTER", "2"))  # seconds, then twice as many, and again
 LONGEST_RETRY = 8.0  # seconds; less than the visibility timeout, for a worker holds what waits

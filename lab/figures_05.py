@@ -32,7 +32,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """The rows of the comparison: chapter and settings."""
 
-FIRST = {"visit": 250.0, "newsletter": SLOTS / 2**0.5, "report": 8.0}
+FIRST = {"visit": 500.0, "newsletter": SLOTS / 2**0.5, "report": 8.0}
 """Arrivals a second with which the search for each knee begins; with fewer slots, with less."""
 
 
@@ -342,7 +342,7 @@ def settings() -> dict[str, Any]:
     found: dict[str, dict[str, list[float]]] = {}
     for _ in range(3):
         for name, replace in SETTINGS.items():
-            with start("05", MAIL_SLOTS=SLOTS, replace=replace) as chapter:
+            with start("05", MAIL_SLOTS=SLOTS, LONGEST_WAIT=600, replace=replace) as chapter:
                 warm_up(chapter)
                 table = found.setdefault(name, {"of limit": [], "MiB": []})
                 table["of limit"].append(experiments.throughput(chapter, SLOTS, rounds=5))
@@ -362,7 +362,7 @@ def mail_slots() -> dict[str, Any]:
     """Newsletters a second over slots / service time, mails of 0.2 s."""
     found: dict[str, list[float]] = {}
     for slots in (4, 16, 32, 64):
-        with start("05", MAIL_SLOTS=slots) as chapter:
+        with start("05", MAIL_SLOTS=slots, LONGEST_WAIT=600) as chapter:
             warm_up(chapter)
             rounds = 5 if slots > 4 else 8
             found[str(slots)] = [
