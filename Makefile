@@ -23,7 +23,7 @@ tour: .venv/.tour  ## The same measurement in every chapter, and one table
 	@$(RUN) lab tour
 
 test: .venv/.test $(NODE)  ## Every test
-	$(RUN) pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder --ignore tests/test_faults.py --ignore tests/test_notebooks.py
+	$(RUN) pytest --numprocesses 3 --dist loadgroup --ignore tests/test_faults.py --ignore tests/test_notebooks.py
 	$(RUN) pytest tests/test_faults.py tests/test_notebooks.py
 
 check: .venv/.test  ## Style, types, what differs between chapters, numbers in prose

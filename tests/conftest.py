@@ -36,7 +36,6 @@ def skips_fail(reporter: Any) -> bool:
     return bool(os.environ.get("CI") and reporter.stats.get("skipped"))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a running chapter stay together; the others go where there is room."""
     for item in items:
