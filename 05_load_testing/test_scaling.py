@@ -169,8 +169,10 @@ def test_a_full_queue_says_when_to_come_again_and_takes_nothing(postroom: Postro
     report = postroom.post("/reports", {"lines": 10})  # another queue, another bound
     assert report.status_code == 202
     postroom.faults(silent=False)
-    for job in [*taken, *known]:
+    for job in taken:
         assert postroom.finish(job)["state"] == "SUCCESS"
+    for job in known:  # those of other tests too
+        postroom.finish(job)
     assert postroom.finish(postroom.send())["state"] == "SUCCESS"
 
 
