@@ -17,7 +17,7 @@ import requests
 from playwright.sync_api import Page, expect
 
 import lab
-from lab import loadtest
+from lab import loadtest, prose
 from lab.chapters import PORTS, folder, free_ports
 from lab.faults import wait_until
 from lab.load import LOCUSTFILE, LocustLate, crowd, locust_rows
@@ -288,21 +288,25 @@ def test_the_knee_is_between_what_is_kept_and_what_is_not(
     """A server that is quick up to one rate and far too slow beyond it."""
     from lab import knee
 
-    def crowd(_url: str, _kind: str, rate: float, seconds: float) -> pd.DataFrame:
+    def crowd(_url: str, _kind: str, rate: float, seconds: float, *arguments: str) -> pd.DataFrame:
+        assert arguments == promise.arguments
         if rate > sends:
             raise LocustLate("late")
         count = round(rate * seconds)
         assert count >= 150
         latency = 5.0 if rate <= serves else 5000.0
         own = pd.DataFrame({"name": "own delay", "latency_ms": [0.0] * count})
-        rows = pd.DataFrame({"name": "newsletter finished", "latency_ms": [latency] * count})
+        rows = pd.DataFrame({"name": promise.row, "latency_ms": [latency] * count})
         return pd.concat([own, rows]).assign(error=None)
 
+    promise = knee.PROMISES["report"]
     monkeypatch.setattr(knee, "crowd", crowd)
     chapter: Any = SimpleNamespace(url="")
-    found = knee.find(chapter, knee.PROMISES["newsletter"], 20.0)
+    found = knee.find(chapter, promise, 20.0)
     assert (found.kept, found.broken) == pytest.approx((kept, broken), rel=0.01)
     assert found.unsent is unsent
+    edge = {"kept": found.kept, "broken": found.broken, "unsent": found.unsent}
+    assert prose.rate(edge).endswith(" †") == unsent
 
 
 # --- For a person ---------------------------------------------------------------------
