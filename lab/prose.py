@@ -559,7 +559,7 @@ def mail_slots() -> str:
 def visitor_at_the_knee() -> str:
     document = recorded("05_visitor")
     figures = document["figures"]
-    rows = [["idle", ms(figures["idle"])], ["at the knee", ms(figures["at the knee"])]]
+    rows = [["idle", ms(figures["idle"])], ["while newsletters come", ms(figures["at the knee"])]]
     rows.append(["the one over the other", ratio_of(figures["over"])])
     text = "Newsletters at 0.8 of what 16 slots can serve; five runs: median (smallest–largest). "
     return table(["a visitor's p99", ""], rows) + under(document, text)
