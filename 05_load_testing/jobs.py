@@ -4,6 +4,7 @@
     job:<id>:input    what to do; the task's message carries nothing but the id
     job:<id>:ledger   recipients, and what the mail server said of each
     job:<id>:lease    the worker that is on it now (see lease.py)
+    job:<id>:batches  the worker that began each batch last
     jobs              ids, by the time at which they came
     jobs:open         ids, by the time at which somebody should look whether they go on
     dead              ids of jobs given up (see dead_letters.py)
@@ -299,8 +300,12 @@ def ledger_of(job: Job, recipients: list[str]) -> set[str]:
 
 
 def spread(job: Job) -> None:
-    """Note that the job's batches are in their queue."""
-    store.hset(f"job:{job.id}", mapping={"spread": 1, "sent": time.time()})
+    """Note that the job's batches are in their queue. To have put them there is no attempt."""
+    key = f"job:{job.id}"
+    with store.pipeline() as write:
+        write.hset(key, mapping={"spread": 1, "sent": time.time()})
+        write.hincrby(key, "attempts", -1)
+        write.execute()
 
 
 def end_spread(job: Job) -> bool:
@@ -310,28 +315,37 @@ def end_spread(job: Job) -> bool:
 
 # One script is carried out as a whole: several batches write to one record at the same time.
 NOTE_IN_BATCH = """
-local ledger, job, open, lease = unpack(KEYS)
-local recipient, answer, ttl, id, look_at, token = unpack(ARGV)
+local ledger, job, open, batches = unpack(KEYS)
+local recipient, answer, ttl, id, look_at, first, token = unpack(ARGV)
 redis.call('HSET', ledger, recipient, answer)
 redis.call('EXPIRE', ledger, ttl)
 if redis.call('EXISTS', job) == 1 then
     redis.call('HSET', job, 'done', redis.call('HLEN', ledger), 'attempts', 0)
 end
 redis.call('ZADD', open, 'XX', look_at, id)
-local mine = redis.call('GET', lease) == token
+local mine = redis.call('HGET', batches, first) == token
 return mine and redis.call('HEXISTS', job, 'cancelled') == 0
 """
 
 
+def begin_batch(job: Job, first: int, token: str) -> None:
+    """Mark the batch from the `first` recipient on as begun by the worker with this token."""
+    key = f"job:{job.id}:batches"
+    with store.pipeline() as write:
+        write.hset(key, str(first), token)
+        write.expire(key, JOB_TTL)
+        write.execute()
+
+
 def note_in_batch(
-    job: Job, batch: str, token: str, recipient: str, refused: tuple[int, str] | None
+    job: Job, first: int, token: str, recipient: str, refused: tuple[int, str] | None
 ) -> bool:
     """As `note`, and count it. Returns whether to go on: not if it is cancelled, nor if
-    another worker has begun this batch."""
+    another worker has begun this batch meanwhile, even if that one is through with it."""
     key = f"job:{job.id}"
-    keys = [f"{key}:ledger", key, "jobs:open", f"job:{batch}:lease"]
+    keys = [f"{key}:ledger", key, "jobs:open", f"{key}:batches"]
     look_at = time.time() + RESEND_AFTER
-    values = [recipient, json.dumps(refused), JOB_TTL, job.id, look_at, token]
+    values = [recipient, json.dumps(refused), JOB_TTL, job.id, look_at, first, token]
     return bool(store.eval(NOTE_IN_BATCH, len(keys), *keys, *values))
 
 

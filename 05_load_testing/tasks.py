@@ -151,7 +151,7 @@ def newsletter_steps(job: jobs.Job, last_attempt: bool) -> Iterator[work.Step]:
     left = [recipient for recipient in letter["recipients"] if recipient not in ledger]
     if jobs.end_spread(job) and left:
         raise TryAgain(f"The mail server did not take {len(left)} of {job.total} mails.")
-    if len(left) > BATCH:
+    if left and job.total > BATCH:
         spread(job, letter["recipients"], ledger, last_attempt)
         raise Spread
     if not left:
@@ -195,20 +195,21 @@ def batch(task: Task, job_id: str, first: int, last_attempt: bool) -> None:
     """One batch of a long newsletter, from its `first` recipient on. It never fails: whatever it
     cannot send is left to the newsletter's next round."""
     bind_contextvars(job=job_id)
-    name, token = f"{job_id}:{first}", secrets.token_hex(8)
-    with lease.take(name, token) as mine:
+    token = secrets.token_hex(8)
+    with lease.take(f"{job_id}:{first}", token) as mine:
         if not mine:
             raise task.retry(countdown=lease.LEASE)
         job = jobs.find(job_id)
         if job is None or job.state in jobs.ENDED:
             return
         try:
-            send_batch(job, first, name, token, last_attempt)
+            send_batch(job, first, token, last_attempt)
         except work.MailServerAway as error:
             log.warning("Batch %s of job %s: %s", first, job_id, error)
 
 
-def send_batch(job: jobs.Job, first: int, name: str, token: str, last_attempt: bool) -> None:
+def send_batch(job: jobs.Job, first: int, token: str, last_attempt: bool) -> None:
+    jobs.begin_batch(job, first, token)
     letter = jobs.task_input(job)
     recipients = letter["recipients"][first : first + BATCH]
     noted = jobs.ledger_of(job, recipients)
@@ -217,7 +218,7 @@ def send_batch(job: jobs.Job, first: int, name: str, token: str, last_attempt: b
         assert step.recipient is not None  # noqa: S101  (for the types)
         metrics.MAILS.labels(str(step.refused[0]) if step.refused else "taken").inc()
         for_now = step.refused is not None and step.refused[0] < 500 and not last_attempt
-        if not for_now and not jobs.note_in_batch(job, name, token, step.recipient, step.refused):
+        if not for_now and not jobs.note_in_batch(job, first, token, step.recipient, step.refused):
             return
         if stopping.is_set():
             raise Reject("This worker is told to stop.", requeue=True)

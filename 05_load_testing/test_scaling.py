@@ -104,6 +104,16 @@ def test_a_killed_worker_loses_no_batch_and_sends_none_twice(
     assert sorted(postroom.mails(job)) == sorted(letter(30)["recipients"])
 
 
+def test_the_last_mails_of_a_long_newsletter_are_sent_in_batches_too(postroom: Postroom) -> None:
+    """Else a batch that comes back from a dead worker would send them at the same time."""
+    before = scrape(postroom, "mail")
+    postroom.faults(refuse_every=12)  # for now: the last of the first round
+    job = postroom.send(letter(12))
+    assert postroom.finish(job)["result"]["sent"] == 12
+    batches = ("postroom_task_run_seconds_count", "batch", "SUCCESS")
+    wait_until(lambda: grown(postroom, "mail", before, *batches) == 3 + 1)
+
+
 def test_what_is_refused_for_now_is_sent_in_the_next_round(postroom: Postroom) -> None:
     postroom.faults(refuse_every=4, refuse_addresses=["reader3@example.com"])
     document = postroom.finish(postroom.send(letter(24)))
@@ -148,6 +158,29 @@ def test_a_worker_that_was_frozen_stops_after_the_mail_in_its_hands(postroom: Po
     assert sorted(postroom.mails(job)) == sorted(letter(20)["recipients"])
     other.terminate()
     other.wait(30)
+
+
+def test_who_was_away_does_not_go_on_with_a_batch_that_another_has_done(
+    postroom: Postroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease is free by then, and whoever was away takes it again: so it proves nothing."""
+    import jobs
+    import lease
+
+    monkeypatch.setattr(jobs, "store", postroom.redis)
+    job = jobs.Job("a-job-of-this-test", "newsletter", total=20)
+    for first in (0, 5):
+        jobs.begin_batch(job, first, "away")
+    assert jobs.note_in_batch(job, 0, "away", "reader0@example.com", None)
+    with lease.take(f"{job.id}:0", "other") as mine:
+        assert mine
+        jobs.begin_batch(job, 0, "other")
+        assert jobs.note_in_batch(job, 0, "other", "reader1@example.com", None)
+    with lease.take(f"{job.id}:0", "away") as mine:
+        assert mine
+        assert not jobs.note_in_batch(job, 0, "away", "reader1@example.com", None)
+    assert jobs.note_in_batch(job, 5, "away", "reader5@example.com", None)
+    assert set(jobs.ledger(job)) == {f"reader{n}@example.com" for n in (0, 1, 5)}
 
 
 # --- A bounded queue ------------------------------------------------------------------

@@ -191,8 +191,9 @@ def test_the_service_level_is_the_exit_code(
 
 @pytest.mark.parametrize("shape", loadtest.SHAPES)
 def test_each_shape_rises_to_its_most_and_ends(final: lab.Chapter, shape: str) -> None:
-    """Locust looks at a shape once a second: six days take eighteen of them here."""
-    seconds = 18 if shape == "Soak" else 6
+    """Locust looks at a shape once a second: six days take eighteen of them here, and a spike
+    that lasts a fifth of the time must last longer than one."""
+    seconds = {"Soak": 18, "Spike": 12}.get(shape, 6)
     arguments = ("-u", "40", "-t", f"{seconds}s", "--arrivals", "constant")
     rows = locust_rows(final.url, "OpenVisitor", "--shape", shape, *arguments)
     starts = rows_of(rows, "ping").start
