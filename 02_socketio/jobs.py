@@ -15,7 +15,7 @@ import work
 from contract import Newsletter, Report
 from samples import sample_log
 
-MOST_JOBS = 200
+MOST_ENDED = 200  # jobs that are kept when they have ended
 PUSH_INTERVAL = 0.1  # seconds: at most ten events a second for one job
 ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 
@@ -85,7 +85,7 @@ def add(kind: str, total: int) -> Job:
     with adding:
         jobs[job.id] = job
         ended = [old.id for old in jobs.values() if old.state in ENDED]
-        for job_id in ended[: max(0, len(jobs) - MOST_JOBS)]:
+        for job_id in ended[:-MOST_ENDED]:
             del jobs[job_id]
     return job
 

@@ -195,10 +195,23 @@ def test_cancelling_an_unknown_job_is_404(client: FlaskClient) -> None:
 
 
 def test_ended_jobs_are_kept_bounded(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "MOST_JOBS", 3)
+    monkeypatch.setattr(jobs, "MOST_ENDED", 3)
     ids = [finish(client, client.post("/reports", json={"lines": 9}))["id"] for _ in range(5)]
-    assert [job["id"] for job in client.get("/jobs").get_json()] == ids[:1:-1]
+    assert [job["id"] for job in client.get("/jobs").get_json()] == ids[:0:-1]
     assert client.get(f"/jobs/{ids[0]}").status_code == 404
+
+
+def test_an_ended_job_is_known_however_many_wait(
+    client: FlaskClient, mailbox: mailserver.Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sent it comes back for its result, and must not be told that it never was."""
+    monkeypatch.setattr(jobs, "MOST_ENDED", 1)
+    ended = finish(client, client.post("/reports", json={"lines": 9}))
+    mailbox.faults.silent = True
+    waiting = [client.post("/newsletters", json=LETTER) for _ in range(3)]
+    assert client.get(f"/jobs/{ended['id']}").get_json()["state"] == "SUCCESS"
+    mailbox.faults.silent = False
+    assert [finish(client, answer)["state"] for answer in waiting] == ["SUCCESS"] * 3
 
 
 # --- Watching -------------------------------------------------------------------------

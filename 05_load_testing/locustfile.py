@@ -146,13 +146,16 @@ class Person(FastHttpUser):
         if not self.may_begin():
             return
         job = self.ask("POST", path, f"{kind} accepted", due, body)
-        if job is None:
+        if not job:
             self.stop_after_the_last()
             return
         while job["state"] not in ENDED:
             # Asking more often would be a load of its own; so a latency is up to 10 % too long.
             gevent.sleep(max(0.2, 0.1 * (time.time() - due)))
-            job = self.ask("GET", f"/jobs/{job['id']}", "look-up", time.time()) or job
+            found = self.ask("GET", f"/jobs/{job['id']}", "look-up", time.time())
+            if found == {}:  # or it would be asked for until the end of time
+                found = {"state": "FAILURE", "error": "nobody knows this job any more"}
+            job = found or job
         error = None if job["state"] == "SUCCESS" else f"{job['state']}: {job['error']}"
         fire(self, f"{kind} finished", due, error)
         self.stop_after_the_last()
@@ -177,12 +180,13 @@ class Person(FastHttpUser):
     def ask(
         self, method: str, path: str, name: str, due: float, body: object = None
     ) -> dict[str, Any] | None:
-        """Its latency counts from `due`, when it should have been asked. None if it failed."""
+        """Its latency counts from `due`, when it should have been asked. None if it failed,
+        and empty if there is no such thing (404)."""
         with self.client.request(method, path, name=name, json=body, catch_response=True) as answer:
             answer.request_meta["response_time"] = (time.time() - due) * 1000
             answer.request_meta["start_time"] = due
             if not answer.ok:
-                return None
+                return {} if answer.status_code == 404 else None
             return {} if name == "ping" else dict(answer.json())
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,6 +122,17 @@ def test_open_arrivals_keep_their_schedule(arrivals: str, smallest: float, large
     waited = rows_of(rows, "ping").latency_ms
     assert waited.max() > 800
     assert len(rows_of(rows, "own delay")) == len(starts)
+
+
+def test_a_job_that_is_forgotten_has_failed_and_is_not_awaited_for_ever() -> None:
+    arguments = ["--tags", "newsletter", "--count", "1", "--recipients", "20"]
+    with lab.start("02", MAIL_DELAY=0.3) as chapter, ThreadPoolExecutor() as pool:
+        run = pool.submit(locust_rows, chapter.url, "Publisher", *arguments, timeout=60)
+        wait_until(lambda: len(chapter.mailbox.messages()) > 0)
+        chapter.hurt("web")
+        rows = run.result(timeout=60)
+    (error,) = rows[rows.name == "newsletter finished"].error
+    assert "nobody knows this job" in error
 
 
 ONE_AT_A_TIME = f"""
