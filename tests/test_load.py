@@ -126,7 +126,7 @@ def test_open_arrivals_keep_their_schedule(arrivals: str, smallest: float, large
 
 def test_a_job_that_is_forgotten_has_failed_and_is_not_awaited_for_ever() -> None:
     arguments = ["--tags", "newsletter", "--count", "1", "--recipients", "20"]
-    with lab.start("02", MAIL_DELAY=0.3) as chapter, ThreadPoolExecutor() as pool:
+    with lab.start("02", restart=True, MAIL_DELAY=0.3) as chapter, ThreadPoolExecutor() as pool:
         run = pool.submit(locust_rows, chapter.url, "Publisher", *arguments, timeout=60)
         wait_until(lambda: len(chapter.mailbox.messages()) > 0)
         chapter.hurt("web")
