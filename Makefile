@@ -11,7 +11,7 @@ RUN := PYTHONPATH=. $(BIN)/python -m
 INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --constraint requirements.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test check results notebooks notebooks-run notebooks-plan contenders sabotage diffs lock \
+.PHONY: help tour test check results prepare notebooks notebooks-run notebooks-plan contenders sabotage diffs lock \
 	load kill fault mailbox clean $(NUMBERS)
 
 help:  ## This list
@@ -32,12 +32,12 @@ check: .venv/.test  ## Style, types, what differs between chapters, numbers in p
 	$(BIN)/mypy lab tests
 	@for chapter in $(dir $(CHAPTERS)); do echo mypy $$chapter; (cd $$chapter && ../$(BIN)/mypy .) || exit 1; done
 	$(RUN) lab stages
-	$(RUN) cogapp --check -r README.md 0*/README.md 0*/GROWING.md
+	$(RUN) cogapp --check -r README.md INSTRUCTORS.md 0*/README.md 0*/GROWING.md
 
 $(NUMBERS): .venv/.tour $(NODE)
 	@$(RUN) lab run $@
 
-load: .venv/.tour  ## Locust on a chapter: make load CHAPTER=02, or with SHAPE=Ramp without its page
+load: .venv/.tour $(NODE)  ## Locust on a chapter: make load CHAPTER=02, or with SHAPE=Ramp without its page
 	@$(RUN) lab load $(or $(CHAPTER),05) $(if $(SHAPE),--shape $(SHAPE)) $(if $(USERS),--users $(USERS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(WHO),--who "$(WHO)")
 
@@ -49,6 +49,9 @@ fault: .venv/.tour  ## Break the running chapter 04: make fault NAME=flood, then
 
 mailbox: .venv/.tour  ## Who got mail from the running chapter
 	@$(RUN) lab mailbox
+
+prepare: .venv/.contenders $(NODE)  ## Fetch all that a class needs, while there is a network
+	@echo "A class needs nothing more from the network. What else to do: INSTRUCTORS.md"
 
 notebooks: .venv/.notebooks  ## JupyterLab with the notebooks
 	PYTHONPATH=$(CURDIR) $(BIN)/jupyter lab --notebook-dir notebooks
@@ -64,7 +67,7 @@ contenders: .venv/.contenders  ## Install what notebook 06 compares Celery with
 results: .venv/.test  ## Measure every figure anew (or FIGURES=01_slots) and put it into the prose
 	$(RUN) lab figures $(FIGURES)
 	$(if $(FIGURES),,$(RUN) lab tour --keep)
-	$(RUN) cogapp -r README.md 0*/README.md 0*/GROWING.md
+	$(RUN) cogapp -r README.md INSTRUCTORS.md 0*/README.md 0*/GROWING.md
 
 sabotage: .venv/.test $(NODE)  ## Harm a copy, one line at a time: do the tests notice? (or NAMES="07")
 	@$(RUN) lab sabotage $(NAMES)

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from lab.chapters import ROOT, LabError
+from lab.chapters import ROOT, LabError, chapters, folder
+from lab.prose import table as markdown
 
 FOLDER = ROOT / "notebooks"
 TIMEOUT = 300  # seconds that one cell may take
@@ -150,16 +152,66 @@ def fit(everything: list[Part], minutes: int) -> list[Part]:
     return stay
 
 
+def classes() -> tuple[list[Part], list[Part], list[Part]]:
+    """All parts; those of a full day; those of a half day."""
+    everything = [part for path in paths() for part in parts(path)]
+    return everything, fit(everything, FULL_DAY), fit(everything, HALF_DAY)
+
+
+def lesson_minutes() -> dict[str, int]:
+    """By chapter: the minutes of its lesson, for one who reads it, runs it and tries it.
+
+    Raises LabError for a lesson that does not say them.
+    """
+    found = {}
+    for number in chapters():
+        minutes = MINUTES.search((folder(number) / "README.md").read_text())
+        if minutes is None:
+            raise LabError(f"The lesson of {number} has no <!-- minutes: … -->.")
+        found[number] = int(minutes[1])
+    return found
+
+
+def by_notebook() -> str:
+    """A Markdown table for INSTRUCTORS.md: minutes by lesson, by notebook and by class."""
+    lessons, stays = lesson_minutes(), classes()
+    rows = []
+    for path in paths():
+        number, title = path.stem[:2], path.stem[3:].replace("_", " ").capitalize()
+        minutes = [total(part for part in stay if part.notebook == path.stem) for stay in stays]
+        name = f"[{number} {title}](notebooks/{path.name})"
+        rows.append([name, str(lessons.get(number, "–")), *minutes])
+    rows.append(["in all", str(sum(lessons.values())), *map(total, stays)])
+    heading = ["minutes", "the lesson, alone", "the notebook, in class", "full day", "half day"]
+    return markdown(heading, rows)
+
+
+def by_part() -> str:
+    """A Markdown table for INSTRUCTORS.md: each part, and the classes in which it stays."""
+    everything, full, half = classes()
+    rows = [
+        [
+            f"{part.notebook[:2]} {part.title}",
+            *(str(part.minutes) if part in stay else "–" for stay in (everything, full, half)),
+        ]
+        for part in everything
+    ]
+    return markdown(["part", "minutes", "full day", "half day"], rows)
+
+
+def total(stay: Iterable[Part]) -> str:
+    return str(sum(part.minutes for part in stay))
+
+
 def plan() -> int:
     """Print each part with its minutes, and what a half day and a full day leave out."""
-    everything = [part for path in paths() for part in parts(path)]
-    half, full = fit(everything, HALF_DAY), fit(everything, FULL_DAY)
+    everything, full, half = classes()
     table = Table(caption="–: left out", caption_justify="left", show_footer=True)
     table.add_column("notebook")
     table.add_column("part", "minutes, breaks not counted")
     for heading, stay in (("all", everything), ("full day", full), ("half day", half)):
-        total = str(sum(part.minutes for part in stay))
-        table.add_column(heading, total, justify="right")
+        minutes = total(stay)
+        table.add_column(heading, minutes, justify="right")
     before = ""
     for part in everything:
         cells = [str(part.minutes) if part in stay else "–" for stay in (everything, full, half)]

@@ -17,7 +17,8 @@ from lab import outages
 from lab.chapters import ROOT, Chapter, LabError, start
 from lab.mailbox import Mailbox
 
-RUNNING = ROOT / ".lab" / "running.json"
+RUNNING = Path(os.environ.get("LAB_RUNNING") or ROOT / ".lab" / "running.json")
+"""Where a second terminal finds the chapter that runs in the first."""
 COLORS = ["cyan", "magenta", "green", "yellow", "red", "blue", "white"]
 
 
@@ -55,7 +56,9 @@ def follow(chapter: Chapter) -> Iterator[str]:
             "data": str(chapter.data),
             "pids": chapter.pids,
         }
-        RUNNING.write_text(json.dumps(state))
+        new = RUNNING.with_suffix(".new")  # put in place at once: nobody reads half of it
+        new.write_text(json.dumps(state))
+        new.replace(RUNNING)
         for name, color in zip(chapter.commands, COLORS, strict=False):
             with (chapter.logs / f"{name}.log").open(errors="replace") as log:
                 log.seek(positions[name])

@@ -182,6 +182,24 @@ def test_the_classes_fit_into_their_time() -> None:
         assert len({part.notebook for part in stay}) >= 4
 
 
+def test_the_table_for_instructors_adds_up() -> None:
+    rows = [line.strip("| ").split(" | ") for line in notebooks.by_notebook().splitlines()[2:]]
+    *numbers, sums = [[int(cell) if cell.isdigit() else 0 for cell in row[1:]] for row in rows]
+    assert len(numbers) == len(NOTEBOOKS)
+    assert [sum(column) for column in zip(*numbers, strict=True)] == sums
+    assert sums[0] > 0
+    assert sums[1] > notebooks.FULL_DAY >= sums[2] > notebooks.HALF_DAY >= sums[3] > 0
+
+
+def test_the_map_has_the_minutes_of_every_lesson_and_notebook() -> None:
+    text = (ROOT / "README.md").read_text()
+    for number, minutes in notebooks.lesson_minutes().items():
+        assert re.search(rf"^\| \[{number} .*\| {minutes} min \|", text, re.MULTILINE), number
+    for path in NOTEBOOKS:
+        minutes = sum(part.minutes for part in notebooks.parts(path))
+        assert f"[{minutes} min](notebooks/{path.name})" in text, path.name
+
+
 def test_progress_bars_are_not_kept() -> None:
     bar = nbformat.v4.new_output("stream", name="stderr", text="\r 50%|#####")
     words = nbformat.v4.new_output("stream", name="stderr", text="A warning")
