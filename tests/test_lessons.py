@@ -25,6 +25,7 @@ HEADINGS = [
 LESSONS = [folder(number) / "README.md" for number in chapters()]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "TROUBLESHOOTING.md",
     *LESSONS,
     folder("05") / "GROWING.md",
     *sorted((ROOT / "notebooks").rglob("README.md")),
