@@ -20,7 +20,7 @@ LETTER = {"subject": "News", "body": "Hello", "recipients": addresses(1)}
 
 
 def invalid_session() -> str:
-    """Chapter 02 with two web processes; a client that polls meets the one that does not know it."""
+    """Chapter 02 with two web processes; a client that polls meets the other one."""
     with start("02", WORKERS=2) as chapter:
 
         def look() -> str:
@@ -101,13 +101,10 @@ def lost_emit() -> str:
         without_queue = SocketIO(Flask("worker"), async_mode="threading")
         with_queue = SocketIO(message_queue=url, async_mode="threading")
         try:
-            return "\n".join(
-                [
-                    f"no app, no queue: {error_of(lambda: SocketIO().emit('progress', {}))}",
-                    f"an app, no queue: {received(browser, without_queue)}",
-                    f"no app, the queue: {received(browser, with_queue)}",
-                ]
-            )
+            said = ["no app, no queue: " + error_of(lambda: SocketIO().emit("progress", {}))]
+            said.append(f"an app, no queue: {received(browser, without_queue)}")
+            said.append(f"no app, the queue: {received(browser, with_queue)}")
+            return "\n".join(said)
         finally:
             browser.disconnect()
 
@@ -137,11 +134,11 @@ def address_in_use() -> str:
     """A port that somebody listens on, wanted by Flask's server, by gunicorn and by `make`."""
     with listening() as port:
         flask = [sys.executable, "-m", "flask", "--app", "app", "run", "--port", str(port)]
-        said = [f"flask: {command(folder('01'), *flask)}"]
+        said = [command(folder("01"), *flask)]
         web = {"web": f"gunicorn --no-control-socket --bind 127.0.0.1:{port} app:app"}
         with running(folder("01"), web) as processes:
-            said.append(f"gunicorn: {lines(processes, 'web', 'Connection in use')}")
-        said.append(f"make: {error_of(lambda: check_free('PORT', port))}")
+            said.append(lines(processes, "web", "Connection in use"))
+        said.append(error_of(lambda: check_free("PORT", port)))
         return "\n".join(said)
 
 

@@ -1,4 +1,4 @@
-"""A Locust user that emits and does not wait: how long did it take? `lab/troubles_tools.py` asks."""
+"""A Locust user that emits and does not wait. How long did it take? See `troubles_tools.py`."""
 
 from locust import constant, task
 from locust.contrib.socketio import SocketIOUser
