@@ -132,7 +132,7 @@ def test_the_command_shows_one_or_lists_all(
     monkeypatch.setattr(sys, "argv", ["lab", "trouble"])
     assert commands.main() == 0
     listed = capfd.readouterr().out
-    assert all(re.search(rf"^{name} +\w", listed, re.MULTILINE) for name in troubles.TROUBLES)
+    assert all(re.search(rf"^{name} +\S", listed, re.MULTILINE) for name in troubles.TROUBLES)
 
 
 def test_a_trouble_that_nobody_knows_is_refused() -> None:
