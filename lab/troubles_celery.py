@@ -191,9 +191,8 @@ def async_task() -> str:
     """A task that is an `async def`, as `fetch` is in `faulty_tasks.py`."""
     with worker() as (celery, process):
         celery.send_task("fetch")
-        lines(process, "worker", "never awaited")
-        lines(process, "worker", "raised unexpected")
-        return log(process, "worker")
+        failed = lines(process, "worker", "raised unexpected")
+        return f"{failed}\n{lines(process, 'worker', 'never awaited')}"
 
 
 def chord_callback() -> str:
