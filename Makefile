@@ -12,7 +12,7 @@ INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --
 
 .DEFAULT_GOAL := help
 .PHONY: help tour test check results prepare notebooks notebooks-run notebooks-plan contenders sabotage diffs lock \
-	load kill fault mailbox clean $(NUMBERS)
+	load kill fault trouble mailbox clean $(NUMBERS)
 
 help:  ## This list
 	@echo "Flask, Unblocked. The commands:"
@@ -46,6 +46,9 @@ kill: .venv/.tour  ## Kill a process of the running chapter: make kill NAME=web
 
 fault: .venv/.tour  ## Break the running chapter 04: make fault NAME=flood, then NAME=mend
 	@$(RUN) lab fault $(NAME)
+
+trouble: .venv/.notebooks  ## Make a trouble of TROUBLESHOOTING.md happen: make trouble NAME=pending
+	@$(RUN) lab trouble $(NAME)
 
 mailbox: .venv/.tour  ## Who got mail from the running chapter
 	@$(RUN) lab mailbox

@@ -23,6 +23,12 @@ def run_notebooks(options: argparse.Namespace) -> int:
     return notebooks.run(options.names)
 
 
+def trouble(options: argparse.Namespace) -> None:
+    from lab import troubles  # the other commands need nothing of Flask
+
+    troubles.show(options.name)
+
+
 def plan(options: argparse.Namespace) -> int:
     from lab import notebooks
 
@@ -55,6 +61,10 @@ def main() -> int:
     command = commands.add_parser("fault", help="break the running chapter 04, or mend it")
     command.add_argument("name", nargs="?", default="", help=f"{', '.join(OUTAGES)}, or mend")
     command.set_defaults(run=lambda options: run.fault(options.name))
+
+    command = commands.add_parser("trouble", help="make a trouble of TROUBLESHOOTING.md happen")
+    command.add_argument("name", nargs="?", default="", help="which; none: list them")
+    command.set_defaults(run=trouble)
 
     command = commands.add_parser("load", help="Locust's page on a chapter, or one shape of load")
     command.add_argument("chapter", help="its number, such as 02")

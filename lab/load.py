@@ -109,9 +109,9 @@ def locust(url: str, user: str, rows: Path, *arguments: str) -> AbstractContextM
     return supervised([*command, "--rows", str(rows), *arguments], logs=rows.parent)
 
 
-def command_of(url: str) -> list[str]:
+def command_of(url: str, locustfile: Path = LOCUSTFILE) -> list[str]:
     """What starts chapter 05's Locust on `url`; its users and options are still to be added."""
-    return [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", url]
+    return [sys.executable, "-m", "locust", "-f", str(locustfile), "--host", url]
 
 
 @contextmanager

@@ -26,6 +26,7 @@ LESSONS = [folder(number) / "README.md" for number in chapters()]
 PAGES = [
     ROOT / "README.md",
     ROOT / "INSTRUCTORS.md",
+    ROOT / "TROUBLESHOOTING.md",
     *LESSONS,
     folder("05") / "GROWING.md",
     *sorted((ROOT / "notebooks").rglob("README.md")),
