@@ -8,6 +8,7 @@ NUMBERS := $(foreach chapter,$(CHAPTERS),$(firstword $(subst _, ,$(chapter))))
 NODE := $(foreach lock,$(wildcard 0[1-5]_*/package-lock.json),$(dir $(lock))node_modules/.ready)
 BIN := .venv/bin
 RUN := PYTHONPATH=. $(BIN)/python -m
+ALONE := $(addprefix tests/test_,faults.py hosts.py load.py notebooks.py)
 INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --constraint requirements.txt
 
 .DEFAULT_GOAL := help
@@ -22,9 +23,10 @@ help:  ## This list
 tour: .venv/.tour  ## The same measurement in every chapter, and one table
 	@$(RUN) lab tour
 
+# What counts or times under load has the machine to itself.
 test: .venv/.test $(NODE)  ## Every test
-	$(RUN) pytest --numprocesses 3 --dist loadgroup --ignore tests/test_faults.py --ignore tests/test_notebooks.py
-	$(RUN) pytest tests/test_faults.py tests/test_notebooks.py
+	$(RUN) pytest --numprocesses 3 --dist loadgroup $(addprefix --ignore ,$(ALONE))
+	$(RUN) pytest $(ALONE)
 
 check: .venv/.test  ## Style, types, what differs between chapters, numbers in prose
 	$(BIN)/ruff check .

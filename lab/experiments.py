@@ -1,6 +1,7 @@
 """The measurements that are the same in every chapter."""
 
 import re
+import statistics
 import tempfile
 import threading
 import time
@@ -39,7 +40,7 @@ class Heartbeat:
     newsletter: tuple[float, float]
     report: tuple[float, float]
     accepted: float
-    "Seconds until the POST of the newsletter was answered."
+    "Seconds until the POST of a newsletter was answered; from chapter 02 on the median of three."
 
 
 def heartbeat(chapter: Chapter, recipients: int = 20, lines: int = 200_000) -> Heartbeat:
@@ -51,17 +52,26 @@ def heartbeat(chapter: Chapter, recipients: int = 20, lines: int = 200_000) -> H
     with visitor(chapter.url, rate=20) as visit:
         time.sleep(0.5)
         begun = time.time()
-        letter = {"subject": "News", "body": "Hello", "recipients": addresses(recipients)}
-        answer = post(chapter.url, "/newsletters", letter)
-        accepted = time.time() - begun
-        finish(chapter.url, answer)
+        accepted = [newsletter(chapter, recipients)]
         sent = time.time()
         time.sleep(0.5)
         asked = time.time()
         make_report(chapter.url, lines)
         made = time.time()
         time.sleep(0.5)
-    return Heartbeat(visit, (begun, sent), (asked, made), accepted)
+    while chapter.number > "01" and len(accepted) < 3:  # a single one may meet anything
+        accepted.append(newsletter(chapter, 1))
+    return Heartbeat(visit, (begun, sent), (asked, made), statistics.median(accepted))
+
+
+def newsletter(chapter: Chapter, recipients: int) -> float:
+    """Send a newsletter, and wait for its end. Seconds until the POST was answered."""
+    letter = {"subject": "News", "body": "Hello", "recipients": addresses(recipients)}
+    begun = time.monotonic()
+    answer = post(chapter.url, "/newsletters", letter)
+    accepted = time.monotonic() - begun
+    finish(chapter.url, answer)
+    return accepted
 
 
 def throughput(chapter: Chapter, slots: int, rounds: int = 4, mail_delay: float = 0.2) -> float:

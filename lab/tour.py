@@ -149,7 +149,7 @@ COLUMNS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
 ]
 """Heading on the terminal, heading in the README, and how to write the cell."""
 
-CAPTION = """POST: until the POST of a newsletter is answered.
+CAPTION = """POST: until the POST of a newsletter is answered; from 02 on the median of three.
 mail p99, log p99: 99 of 100 visitors wait no longer than this for /ping,
   while a newsletter goes out and while a report on a log is made.
 limit: newsletters finished per second, of slots / service time.

@@ -266,3 +266,17 @@ def test_a_page_of_another_site_may_not_post(chapter: lab.Chapter, site: str) ->
     headers = {"Sec-Fetch-Site": site}
     answer = requests.post(f"{chapter.url}/reports", json={"lines": 1}, headers=headers, timeout=30)
     check_problem(answer, 403)
+
+
+# --- What a browser is told -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/ping", "/jobs/nobody", "/static/page.js"])
+def test_every_answer_says_what_a_browser_may_do_with_it(chapter: lab.Chapter, path: str) -> None:
+    headers = requests.get(chapter.url + path, timeout=10).headers
+    policy = dict(part.split(maxsplit=1) for part in headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'self'"
+    assert policy["script-src"].split() == ["'self'", "https://cdn.socket.io"]
+    assert policy["frame-ancestors"] == policy["object-src"] == "'none'"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
