@@ -188,10 +188,11 @@ def two_beats() -> str:
 
 
 def async_task() -> str:
-    """A task that is an `async def`, as `fetch` is in `faulty_tasks.py`."""
+    """A task that is an `async def`, as `fetch` is in `faulty_tasks.py`; with a result, and without."""
     with worker() as (celery, process):
         celery.send_task("fetch")
         failed = lines(process, "worker", "raised unexpected")
+        celery.send_task("fetch", ignore_result=True)
         return f"{failed}\n{lines(process, 'worker', 'never awaited')}"
 
 
