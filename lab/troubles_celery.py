@@ -188,7 +188,7 @@ def two_beats() -> str:
 
 
 def async_task() -> str:
-    """A task that is an `async def`, as `fetch` is in `faulty_tasks.py`; with a result, and without."""
+    """A task that is an `async def`, as `fetch` is in `faulty_tasks.py`."""
     with worker() as (celery, process):
         celery.send_task("fetch")
         failed = lines(process, "worker", "raised unexpected")
