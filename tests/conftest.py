@@ -3,12 +3,14 @@
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Page
 
 import lab
 
@@ -83,3 +85,14 @@ def silent(chapter: lab.Chapter) -> Iterator[None]:
         yield
     finally:
         chapter.mailbox.set(silent=False)
+
+
+def wait_for(page: Page, expression: str, arg: Any = None, timeout: float = 30.0) -> None:
+    """Wait until an expression in the page is true, or a function of `arg` returns so.
+
+    (Playwright's own `wait_for_function` needs `eval`, which the page's policy forbids.)
+    """
+    deadline = time.monotonic() + timeout
+    while not page.evaluate(expression, arg):
+        assert time.monotonic() < deadline, f"not so within {timeout:g} s: {expression}"
+        page.wait_for_timeout(20)

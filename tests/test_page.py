@@ -26,7 +26,7 @@ from playwright.sync_api import (
 
 import lab
 
-from .conftest import silent
+from .conftest import silent, wait_for
 
 MAILS, MAIL_DELAY = 20, 0.1
 NEWSLETTER_MS = 1000 * MAILS * MAIL_DELAY
@@ -101,7 +101,7 @@ def visit(page: Page, chapter: lab.Chapter) -> Page:
     """Open the page, and wait until the jobs of earlier tests are on it."""
     page.goto(chapter.url)
     drawn = "number => document.querySelectorAll('#jobs article').length === number"
-    page.wait_for_function(drawn, arg=len(recent_jobs(chapter)))
+    wait_for(page, drawn, arg=len(recent_jobs(chapter)))
     return page
 
 
@@ -161,30 +161,31 @@ def log_line(path: str, client: str = "192.0.2.1", hour: int = 10, status: int =
 
 def test_heartbeat_beats(postroom: Page) -> None:
     heartbeat = postroom.locator("#heartbeat")
-    postroom.wait_for_function("document.querySelector('#heartbeat').dataset.beats >= 5")
+    wait_for(postroom, "document.querySelector('#heartbeat').dataset.beats >= 5")
     for name in ("now", "typical", "worst"):
         expect(heartbeat.locator(f"[data-{name}]")).to_have_text(TIME)
     expect(heartbeat).to_have_attribute("data-gone", "false")
     # The line grows, and stays within the picture.
-    postroom.wait_for_function(
+    wait_for(
+        postroom,
         """() => {
           const line = document.querySelector("#heartbeat polyline").getBoundingClientRect();
           const box = document.querySelector("#heartbeat svg").getBoundingClientRect();
           return line.width > 0 && line.left >= box.left && line.right <= box.right
             && line.top >= box.top && line.bottom <= box.bottom;
-        }"""
+        }""",
     )
 
 
 def wait_for_a_beat(page: Page) -> None:
-    page.wait_for_function("/[0-9] m?s/.test(document.querySelector('[data-now]').textContent)")
+    wait_for(page, "/[0-9] m?s/.test(document.querySelector('[data-now]').textContent)")
 
 
 def wait_for_points(page: Page, number: int) -> None:
     """Wait until the line has `number` points more than now."""
     points = "document.querySelector('#heartbeat polyline').points.numberOfItems"
     enough = page.evaluate(points) + number
-    page.wait_for_function(f"enough => {points} >= enough", arg=enough)
+    wait_for(page, f"enough => {points} >= enough", arg=enough)
 
 
 def slow_part(page: Page) -> float:
@@ -240,7 +241,7 @@ def test_line_climbs_while_the_visitor_waits(page: Page, one_slot: lab.Chapter) 
     before = page.evaluate(height)
     with silent(one_slot):
         send(page)
-        page.wait_for_function(f"before => {height} < before - 20", arg=before)
+        wait_for(page, f"before => {height} < before - 20", arg=before)
         expect(page.locator("#heartbeat")).to_have_class("slow")
         beats = page.locator("#heartbeat").get_attribute("data-beats") or "0"
         wait_for_points(page, 5)
@@ -703,9 +704,7 @@ def test_fits_a_phone(postroom: Page, chapter: lab.Chapter, tmp_path: Path) -> N
     assert too_wide == []
     assert postroom.evaluate("document.documentElement.scrollWidth") <= 360
     # The line is drawn anew for this width.
-    postroom.wait_for_function(
-        "document.querySelector('#heartbeat circle').cx.baseVal.value <= innerWidth"
-    )
+    wait_for(postroom, "document.querySelector('#heartbeat circle').cx.baseVal.value <= innerWidth")
 
 
 CONTRASTS = """() => {

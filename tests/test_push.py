@@ -19,7 +19,7 @@ from lab.chapters import chapters, folder
 from lab.faults import wait_until
 from lab.watch import Watcher
 
-from .conftest import silent
+from .conftest import silent, wait_for
 
 PUSHING = [number for number in chapters() if number >= "02"]
 TIMEOUT = 40_000  # ms, for whatever a browser waits for
@@ -220,7 +220,7 @@ def send(page: Page, recipients: int) -> None:
 def wait_for_bar(page: Page, value: int) -> None:
     """Wait until the newest job's bar stands at `value` or beyond."""
     reached = "value => document.querySelector('#jobs article progress')?.value >= value"
-    page.wait_for_function(reached, arg=value)
+    wait_for(page, reached, arg=value)
 
 
 def state(page: Page, wanted: str) -> None:
@@ -282,7 +282,7 @@ def test_the_heartbeat_does_not_notice_a_newsletter(postroom: Page, chapter: lab
         send(postroom, 2)
         beats = "n => Number(document.querySelector('#heartbeat').dataset.beats ?? 0) >= n"
         before = int(postroom.locator("#heartbeat").get_attribute("data-beats") or 0)
-        postroom.wait_for_function(beats, arg=before + 10)
+        wait_for(postroom, beats, arg=before + 10)
         state(postroom, "STARTED")
         expect(postroom.locator("#heartbeat")).not_to_have_class("slow")
     state(postroom, "SUCCESS")

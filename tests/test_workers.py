@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 import lab
 from lab.chapters import chapters
 
+from .conftest import wait_for
 from .test_push import WATCH_THE_BARS, bars, send, state, visit, wait_for_bar
 
 
@@ -33,7 +34,7 @@ def test_the_heartbeat_does_not_notice_a_report(page_of_workers: Page) -> None:
     state(page, "PROGRESS")
     beats = "n => Number(document.querySelector('#heartbeat').dataset.beats ?? 0) >= n"
     before = int(page.locator("#heartbeat").get_attribute("data-beats") or 0)
-    page.wait_for_function(beats, arg=before + 8)
+    wait_for(page, beats, arg=before + 8)
     expect(page.locator("#heartbeat")).not_to_have_class("slow")
     state(page, "SUCCESS")
 
@@ -60,8 +61,8 @@ def test_the_page_hears_of_the_end_though_redis_was_away(
     send(page, 15)
     wait_for_bar(page, 3)
     workers.hurt("redis")
-    page.wait_for_function(
-        "document.querySelector('#jobs article').dataset.state === 'SUCCESS'", timeout=40_000
+    wait_for(
+        page, "document.querySelector('#jobs article').dataset.state === 'SUCCESS'", timeout=40
     )
 
 
