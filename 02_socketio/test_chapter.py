@@ -190,6 +190,15 @@ def test_a_job_that_waits_for_a_slot_can_be_cancelled(
     assert len(mailbox.messages) == 3
 
 
+def test_a_job_that_fails_leaves_its_slot_to_the_next(
+    client: FlaskClient, mailbox: mailserver.Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "slots", threading.BoundedSemaphore(1))
+    mailbox.faults.drop_every = 3
+    assert finish(client, client.post("/newsletters", json=LETTER))["state"] == "FAILURE"
+    assert finish(client, client.post("/reports", json={"lines": 9}))["state"] == "SUCCESS"
+
+
 def test_cancelling_an_unknown_job_is_404(client: FlaskClient) -> None:
     assert client.delete("/jobs/nobody").status_code == 404
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -118,6 +119,33 @@ def test_nothing_outlives_a_caller_that_is_killed(number: signal.Signals) -> Non
     caller.send_signal(number)
     caller.wait(30)
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+
+def test_what_an_ended_process_has_left_ends_too(tmp_path: Path) -> None:
+    """A web server that is killed leaves its children, who would hold the port."""
+    child = tmp_path / "child"
+    order: dict[str, Any] = {
+        "commands": {"web": f"sh -c 'sleep 300 & echo $! > {child}'"},
+        "logs": str(tmp_path),
+        "restart_after": {},
+    }
+    supervisor = subprocess.Popen(
+        [sys.executable, "-m", "lab.supervisor"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert supervisor.stdin is not None
+    try:
+        supervisor.stdin.write(json.dumps(order) + "\n")
+        supervisor.stdin.flush()
+        wait_until(lambda: child.exists() and child.read_text().endswith("\n"))
+        wait_until(lambda: not psutil.pid_exists(int(child.read_text())))
+        assert supervisor.poll() is None
+    finally:
+        supervisor.stdin.close()
+        supervisor.wait(30)
 
 
 # --- Hurting --------------------------------------------------------------------------
