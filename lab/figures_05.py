@@ -226,27 +226,29 @@ def submits() -> dict[str, Any]:
     """`POST /newsletters` over a view with one Redis write, on the same server.
 
     Submits a second from eight clients; the median wait at half of that rate; and submits a second
-    if Celery keeps results, over those without. Only the web process and Redis are at work.
+    over those without hiredis, and over those with Celery's results. Only the web process and
+    Redis are at work.
     """
-    found: dict[str, list[float]] = {"rate": [], "half p50": [], "results kept": []}
+    found: dict[str, list[float]] = {"rate": [], "half p50": [], "hiredis": [], "results kept": []}
     with ExitStack() as stack:
-        chapter, keeping = (
+        chapter, plain, keeping = (
             stack.enter_context(
                 start("05", **quiet, GUNICORN_CMD_ARGS=f"--config {Path(__file__).with_name(name)}")
             )
-            for name in ("bare_view.py", "keep_results.py")
+            for name in ("bare_view.py", "without_hiredis.py", "keep_results.py")
         )
-        for each in (chapter, keeping):
+        for each in (chapter, plain, keeping):
             leave_alone(each)
-        for _ in range(5):
+        for _ in range(7):
             rates = {}
             for path in ("/newsletters", "/bare"):
                 rates[path] = hammer(chapter, "POST", path)
                 settle(chapter)
             found["rate"].append(rates["/newsletters"] / rates["/bare"])
-            kept = hammer(keeping, "POST", "/newsletters")
-            settle(keeping)
-            found["results kept"].append(kept / rates["/newsletters"])
+            for name, other in (("hiredis", plain), ("results kept", keeping)):
+                rate = hammer(other, "POST", "/newsletters")
+                settle(other)
+                found[name].append(rates["/newsletters"] / rate)
             half = rates["/newsletters"] / 2
             waits = {}
             for path in ("/newsletters", "/bare"):

@@ -529,10 +529,11 @@ def submits() -> str:
     names = {
         "rate": "submits a second, over that view's",
         "half p50": "median wait at half of that rate, over that view's",
-        "results kept": "submits a second if Celery keeps results, over those without",
+        "hiredis": "submits a second with `hiredis`, over those without",
+        "results kept": "submits a second without Celery's results, over those that keep them",
     }
     rows = [[names[key], ratio_of(ratio)] for key, ratio in document["figures"].items()]
-    text = "Eight clients; in turn, five times: median (smallest–largest). "
+    text = "Eight clients; in turn, seven times: median (smallest–largest). "
     return table(["`POST /newsletters`", ""], rows) + under(document, text)
 
 
