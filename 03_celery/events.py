@@ -33,11 +33,13 @@ def watch(data: Any = None) -> dict[str, Any]:
         return {"error": "Send an object with the id of a job: {job: …}."}
     try:
         job = jobs.find(wanted)
+        if job is not None:
+            join_room(job.id)
+            job = jobs.find(wanted)  # a worker may have gone on meanwhile
     except RedisError:
         return {"error": "The broker is away.", "retry_after": 1}
     if job is None:
         return {"error": "There is no such job."}
-    join_room(job.id)
     return job.document()
 
 

@@ -1,6 +1,10 @@
 """The page, from chapter 03 on: the work is done in other processes, and any of them may die."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -25,6 +29,36 @@ def page_of_workers(page: Page, workers: lab.Chapter) -> Page:
     if not script.exists():
         pytest.skip("Socket.IO's browser client is missing: npm ci in the chapter, or make test.")
     return visit(page, workers)
+
+
+QUICK_WORKER = """
+import app, events, jobs
+
+job = jobs.Job("quick", "newsletter", total=2)
+jobs.write_document(jobs.store, job)
+
+def join_room(room):
+    job.done = 1
+    jobs.write_document(jobs.store, job)
+
+events.join_room = join_room
+print("done:", events.watch({"job": "quick"})["done"])
+"""
+
+
+def test_who_watches_hears_of_what_a_worker_did_before_the_room_was_joined(
+    workers: lab.Chapter, tmp_path: Path
+) -> None:
+    settings = {"REDIS_PORT": str(workers.ports["REDIS_PORT"]), "DATA": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", QUICK_WORKER],
+        cwd=workers.path,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "done: 1" in done.stdout, done.stderr
 
 
 def test_the_heartbeat_does_not_notice_a_report(page_of_workers: Page) -> None:
