@@ -282,7 +282,7 @@ def test_an_unknown_job_or_event_gets_an_error(browser: SocketIOTestClient) -> N
 
 @pytest.mark.parametrize("transports", [["polling"], ["websocket"], None])
 def test_the_echo_comes_back_over_each_transport(transports: list[str] | None) -> None:
-    """The seed's example: connect is answered with Connected, and what is sent comes back."""
+    """Connect is answered with Connected, and what is sent comes back."""
     (port,) = free_ports(1)
     environment = {**os.environ, "PORT": str(port)}
     here = Path(__file__).parent

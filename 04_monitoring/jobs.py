@@ -7,6 +7,7 @@
     jobs              ids, by the time at which they came
     jobs:open         ids, by the time at which somebody should look whether they go on
     dead              ids of jobs given up (see dead_letters.py)
+    consumed          when a worker last took a task, by queue (see watching.py)
 
 The record is written before the task is sent, so a lost message is not a lost job.
 """

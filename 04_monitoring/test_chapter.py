@@ -159,7 +159,7 @@ def postroom(running: Postroom) -> Iterator[Postroom]:
     requests.delete(f"{running.door}/faults", timeout=10)
 
 
-# --- The seed's example ---------------------------------------------------------------
+# --- Celery at its smallest -----------------------------------------------------------
 
 
 def test_a_sum_is_submitted_and_can_be_looked_up(postroom: Postroom) -> None:

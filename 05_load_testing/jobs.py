@@ -4,10 +4,12 @@
     job:<id>:input    what to do; the task's message carries nothing but the id
     job:<id>:ledger   recipients, and what the mail server said of each
     job:<id>:lease    the worker that is on it now (see lease.py)
-    job:<id>:batches  the worker that began each batch last
+    job:<id>:batches  the worker that began each batch last; each batch has a lease, too
+    job:<id>:pushed   here for as long as no other push is due
     jobs              ids, by the time at which they came
     jobs:open         ids, by the time at which somebody should look whether they go on
     dead              ids of jobs given up (see dead_letters.py)
+    consumed          when a worker last took a task, by queue (see watching.py)
 
 The record is written before the task is sent, so a lost message is not a lost job.
 """

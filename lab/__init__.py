@@ -7,8 +7,17 @@
             lab.send_newsletter(chapter.url, recipients=20)
         print(lab.percentile(visit.rows.latency_ms, 99))
 
-Notebooks, the tour and the tests are built on these functions alone. Chapters never
-import them. Times are in milliseconds where a name ends in `_ms`, else in seconds.
+Chapters never import them. Times are in milliseconds where a name ends in `_ms`, else in seconds.
+What is named below is what most measurements need. The other modules, by what they are for:
+
+    start and stop       chapters, supervisor, run, scene, hosts; gunicorn/ (configurations)
+    load                 load (open and closed crowds), crowds (mixed, growing), loadtest (by hand)
+    hurt                 faults (the fault table), crashes, outages (of chapter 04), visibility
+    read                 mailbox, watch, following (who follows jobs), backlog, detection, slot_logs
+    compute              queueing, growth, autoscaling, retrying, knee
+    measure and keep     experiments, figures*, tour, results, prose (tables), plots
+    notebooks            classroom, notebooks, pictures_*, bare_python, contenders, choosing
+    the repository       stages (what differs), sabotage, troubles*
 """
 
 from lab.chapters import Chapter, LabError, chapters, start

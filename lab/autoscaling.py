@@ -38,6 +38,9 @@ CALM = 300.0
 LEAST = 2
 """Workers that always stay."""
 
+LOW, HIGH = 1.0, 6.0
+"""Newsletters a second: at the begin and the end of a day, and in its middle."""
+
 SPIKE_AT, SPIKE = 0.75, 180.0
 """Where in the day its spike begins (a share of its length), and for how many seconds it lasts."""
 
@@ -198,9 +201,9 @@ def live(arrivals: Floats, rule: Rule, workers: int, bound: float = math.inf) ->
 # --- The day ----------------------------------------------------------------------------
 
 
-def rate(second: Floats, length: float, low: float = 1.0, high: float = 6.0) -> Floats:
-    """A wave from `low` to `high` and back. Three quarters on, a spike: thrice that for SPIKE s."""
-    wave = low + (high - low) * np.sin(np.pi * second / length) ** 2
+def rate(second: Floats, length: float) -> Floats:
+    """A wave from LOW to HIGH and back. Three quarters on, a spike: thrice that for SPIKE s."""
+    wave = LOW + (HIGH - LOW) * np.sin(np.pi * second / length) ** 2
     begin = SPIKE_AT * length
     return np.where((second >= begin) & (second < begin + SPIKE), 3 * wave, wave)
 
@@ -211,7 +214,7 @@ def a_day(hours: float, seed: int = 1) -> Floats:
     A Poisson process whose rate changes, by thinning (Lewis and Shedler 1979).
     """
     chance, length = np.random.default_rng(seed), hours * 3600
-    most = 18.0  # a second: no moment has more
+    most = 3 * HIGH  # a second: no moment has more
     candidates = np.sort(chance.uniform(0, length, chance.poisson(most * length)))
     kept = chance.uniform(0, most, len(candidates)) < rate(candidates, length)
     return candidates[kept]

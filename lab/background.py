@@ -1,21 +1,17 @@
 """Jobs in the background of the web process, while a visitor asks it for something small."""
 
-import shlex
 import time
-from pathlib import Path
 from typing import Any
 
 import requests
 
-from lab.chapters import Chapter
+from lab.chapters import Chapter, gunicorn
 from lab.load import ENDED, addresses, post
 
 
 def switching(interval: float) -> dict[str, Any]:
     """Settings for `lab.start`: how long, in seconds, a thread may keep the GIL from others."""
-    config = Path(__file__).with_name("switch_interval.py")
-    arguments = shlex.join(["--config", str(config)])
-    return {"GUNICORN_CMD_ARGS": arguments, "SWITCH_INTERVAL": interval}
+    return {**gunicorn("switch_interval.py"), "SWITCH_INTERVAL": interval}
 
 
 def run_jobs(

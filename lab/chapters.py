@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import shlex
 import signal
 import socket
 import subprocess
@@ -78,12 +79,14 @@ def start(
     ends is started again after half a second, or after the seconds that `restart_after` has by
     its name. With `fixed_ports` the chapter takes its usual ports (8000 …), Redis and data, else
     free ports and a data folder that is thrown away, so any number can run side by side. With
-    `celery_defaults` the workers run without what keeps their tasks safe: see that module. With
-    `shared_pool` one worker, whose processes serve both queues, takes the place of the two.
-    `replace` changes the Procfile's commands: each text into the other.
+    `celery_defaults`, for chapter 03, the workers run without what keeps their tasks safe: see that
+    module. With `shared_pool` one worker, whose processes serve both queues, takes the place of the
+    two. `replace` changes the Procfile's commands: each text into the other.
     Raises LabError, with the last lines of the log, if a process ends before it is ready.
     """
     path = folder(number)
+    if celery_defaults and number != "03":
+        raise LabError("Celery's defaults are there for chapter 03 only.")
     commands = read_procfile(path)
     if celery_defaults:
         for name, command in commands.items():
@@ -114,6 +117,12 @@ def start(
     return Chapter(path, commands, ports, environment, pauses if restart else {})
 
 
+def gunicorn(configuration: str) -> dict[str, Any]:
+    """Settings for `start`: the web server reads this file of `lab/gunicorn/`, not its own."""
+    path = ROOT / "lab" / "gunicorn" / configuration
+    return {"GUNICORN_CMD_ARGS": shlex.join(["--config", str(path)])}
+
+
 def share(commands: dict[str, str]) -> None:
     """Instead of a worker for each queue, one worker whose processes serve both."""
     del commands["report"]
@@ -124,9 +133,9 @@ def share(commands: dict[str, str]) -> None:
         commands["mail"] = commands["mail"].replace(one, both)
 
 
-def read_procfile(path: Path) -> dict[str, str]:
-    """The commands in the Procfile of a chapter's folder, by name."""
-    procfile = parse_procfile((path / "Procfile").read_text())
+def read_procfile(path: Path, name: str = "Procfile") -> dict[str, str]:
+    """The commands in the Procfile of a folder, by name."""
+    procfile = parse_procfile((path / name).read_text())
     return dict(procfile.processes)
 
 
@@ -197,6 +206,11 @@ class Supervised:
             return [process, *process.children(recursive=True)]
         except (KeyError, psutil.NoSuchProcess) as error:
             raise LabError(f"{name} is not running. Its last lines:\n\n{self.log(name)}") from error
+
+    def memory(self, name: str) -> float:
+        """Bytes of process `name` with its children; what they share counts once (macOS: never)."""
+        parts = (process.memory_full_info() for process in self.processes(name))
+        return float(sum(getattr(part, "pss", part.uss) for part in parts))
 
     def hurt(self, name: str, signal_name: str = "SIGKILL", children: bool = False) -> None:
         """Send a signal to process `name` and all its children, or only to its children.

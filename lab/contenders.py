@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 import requests
 
-from lab.chapters import ROOT, Chapter, LabError, folder, free_ports
+from lab.chapters import ROOT, Chapter, LabError, folder, free_ports, gunicorn, read_procfile
 from lab.chapters import start as start_chapter
 from lab.figures_03 import LETTER, plain_processes
 from lab.load import addresses, percentile, post
@@ -38,7 +38,6 @@ CHAPTER = "chapter 03"
 PACKAGES = ("rq", "dramatiq", "huey", "fastapi", "uvicorn", "quart", "hypercorn")
 
 SLOTS = 16
-BARE_VIEW = ROOT / "lab" / "bare_view.py"
 ONE_MAIL = 0.2  # seconds that the mail server takes
 MAILS = 5  # of a newsletter whose throughput is measured: it holds a slot for one second
 
@@ -62,9 +61,8 @@ class Contender(Chapter):
 
 def commands_of(name: str) -> dict[str, str]:
     """The processes of a contender, by name; each finds chapter 01's `work.py`."""
-    text = (FOLDER / f"with_{name.lower()}.Procfile").read_text()
+    processes = read_procfile(FOLDER, f"with_{name.lower()}.Procfile")
     path = os.pathsep.join([".", str(folder("01"))])
-    processes = dict(line.split(": ", 1) for line in text.splitlines())
     return {part: f"env PYTHONPATH={path} {command}" for part, command in processes.items()}
 
 
@@ -81,7 +79,7 @@ def start(name: str, restart: bool = False, **settings: Any) -> Chapter:
     names = ["PORT", "SMTP_PORT", "MAILBOX_PORT", *(["REDIS_PORT"] if "redis" in commands else [])]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL"}
-    environment |= {"DATA": "", "GUNICORN_CMD_ARGS": f"--config {BARE_VIEW}"}
+    environment |= {"DATA": "", **gunicorn("bare_view.py")}
     environment |= {key: str(value) for key, value in settings.items()}
     pauses = dict.fromkeys(commands, 0.5) | {"redis": 3.0}
     contender = Contender(FOLDER, commands, ports, environment, pauses if restart else {})
@@ -262,10 +260,9 @@ def memory(name: str, slots: int) -> float:
         letter = LETTER | {"recipients": addresses(3)}
         jobs = [submit(chapter, "/newsletters", letter) for _ in range(slots)]
         arrived(chapter, jobs, slots)  # each has sent one mail, and is at the second
-        processes = chapter.processes(sender(chapter))
-        used = sum(process.memory_full_info().pss for process in processes)
+        used = chapter.memory(sender(chapter))
         chapter.mailbox.set(delay=0)  # so that they end soon
-    return float(used)
+    return used
 
 
 # --- Hurt -----------------------------------------------------------------------------

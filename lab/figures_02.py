@@ -1,19 +1,19 @@
 """The figures of chapter 02: what pushing costs, and what a thread cannot cure."""
 
-import subprocess
+import shlex
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import requests
 
-from lab import experiments
-from lab.chapters import Chapter, folder, free_ports, is_open, start
+from lab import experiments, scene
+from lab.chapters import Chapter, folder, free_ports, gunicorn, is_open, start
+from lab.faults import wait_until
 from lab.load import ENDED, addresses, finish, percentile, post, visitor
 from lab.results import spread
 from lab.watch import Watcher
@@ -55,8 +55,7 @@ def requests_per_job() -> dict[str, Any]:
 
 def count_requests(way: str) -> int:
     """How many requests following one job takes; `asking` asks for it twice a second."""
-    config = Path(__file__).with_name("count_requests.py")
-    with start("02", GUNICORN_CMD_ARGS=f"--config {config}") as chapter:
+    with start("02", **gunicorn("count_requests.py")) as chapter:
         job = newsletter(chapter, 20)
         transport = WAYS[way]
         if transport is None:
@@ -158,22 +157,10 @@ def ten_at_once(url: str) -> float:
 def serve(command: str) -> Iterator[str]:
     """Run a server of chapter 02's folder on a free port; gives its URL."""
     (port,) = free_ports(1)
-    module, *arguments = command.format(port=port).split()
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder("02"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not is_open(port):
-            time.sleep(0.05)
-            if process.poll() is not None:
-                raise RuntimeError(f"{command} ended with {process.returncode}")
+    words = [sys.executable, "-m", *command.format(port=port).split()]
+    with scene.running(folder("02"), {"server": shlex.join(words)}):
+        wait_until(lambda: is_open(port))
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def two_workers() -> dict[str, Any]:

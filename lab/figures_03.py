@@ -5,14 +5,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import requests
 
 from lab import experiments, faults
-from lab.chapters import Chapter, folder, start
+from lab.chapters import Chapter, folder, gunicorn, start
 from lab.load import addresses, finish, percentile, post, visitor
 from lab.results import spread
 
@@ -52,9 +51,8 @@ def accepted() -> dict[str, Any]:
 
     One client asks for the one and the other in turn, 300 times each, in five runs.
     """
-    config = Path(__file__).with_name("bare_view.py")
     found: dict[str, dict[str, list[float]]] = {"newsletter": {}, "bare": {}}
-    with start("03", GUNICORN_CMD_ARGS=f"--config {config}", MAIL_DELAY=0) as chapter:
+    with start("03", MAIL_DELAY=0, **gunicorn("bare_view.py")) as chapter:
         for _ in range(5):
             waits: dict[str, list[float]] = {"newsletter": [], "bare": []}
             with requests.Session() as session:
@@ -174,6 +172,5 @@ def per_slot(worker: str, setting: str, path: str) -> float:
             jobs = [post(chapter.url, path, body).json()["id"] for _ in range(slots)]
             while any(faults.look_up(chapter, job)["state"] == "PENDING" for job in jobs):
                 time.sleep(0.05)
-            processes = chapter.processes(worker)
-            used.append(sum(process.memory_full_info().pss for process in processes))
-    return float(used[1] - used[0]) / (many - few) / 2**20
+            used.append(chapter.memory(worker))
+    return (used[1] - used[0]) / (many - few) / 2**20

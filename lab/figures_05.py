@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from redis import Redis
 
 from lab import experiments, figures_03, figures_hosts, knee, outages, plots
-from lab.chapters import Chapter, start
+from lab.chapters import Chapter, gunicorn, start
 from lab.faults import wait_until
 from lab.load import ENDED, addresses, crowd, finish, locust_rows, percentile, post, visitor
 from lab.results import spread
@@ -232,9 +231,7 @@ def submits() -> dict[str, Any]:
     found: dict[str, list[float]] = {"rate": [], "half p50": [], "hiredis": [], "results kept": []}
     with ExitStack() as stack:
         chapter, plain, keeping = (
-            stack.enter_context(
-                start("05", **quiet, GUNICORN_CMD_ARGS=f"--config {Path(__file__).with_name(name)}")
-            )
+            stack.enter_context(start("05", **quiet, **gunicorn(name)))
             for name in ("bare_view.py", "without_hiredis.py", "keep_results.py")
         )
         for each in (chapter, plain, keeping):
@@ -348,9 +345,7 @@ def settings() -> dict[str, Any]:
                 warm_up(chapter)
                 table = found.setdefault(name, {"of limit": [], "MiB": []})
                 table["of limit"].append(experiments.throughput(chapter, SLOTS, rounds=5))
-                processes = chapter.processes("mail")
-                pss = sum(process.memory_full_info().pss for process in processes)
-                table["MiB"].append(pss / 2**20)
+                table["MiB"].append(chapter.memory("mail") / 2**20)
     return {
         name: {key: spread(values) for key, values in table.items()}
         for name, table in found.items()
@@ -424,11 +419,8 @@ def soak() -> dict[str, Any]:
 
 
 def memory(chapter: Chapter) -> dict[str, float]:
-    """Bytes of each service with its children; what they share counts once."""
-    return {
-        name: float(sum(p.memory_full_info().pss for p in chapter.processes(name)))
-        for name in chapter.commands
-    }
+    """Bytes of each service."""
+    return {name: chapter.memory(name) for name in chapter.commands}
 
 
 def per_job() -> dict[str, Any]:

@@ -6,19 +6,17 @@ includes it. Whoever asks every T seconds hears of a step T / 2 late on average,
 any time: as many come early in the pause as late.
 """
 
-import shlex
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pandas as pd
 import requests
 
-from lab.chapters import Chapter
+from lab.chapters import Chapter, gunicorn
 from lab.figures_02 import newsletter
 from lab.load import ENDED
 from lab.watch import Watcher
@@ -26,11 +24,7 @@ from lab.watch import Watcher
 TRANSPORTS = {"long polling": "polling", "upgrade": "", "WebSocket": "websocket"}
 """The ways to be told, and the transport of each; "upgrade" begins with a poll."""
 
-COUNTED = {
-    "GUNICORN_CMD_ARGS": shlex.join(
-        ["--config", str(Path(__file__).with_name("count_requests.py"))]
-    )
-}
+COUNTED = gunicorn("count_requests.py")
 """Settings for `lab.start`: the web server writes a line for each request, as it comes in."""
 
 

@@ -117,7 +117,7 @@ class Part:
     title: str
     minutes: int
     cut: int
-    "1 is left out first, then 2; 0 stays."
+    "1 is left out first, then 2, then 3; 0 stays."
 
 
 MINUTES = re.compile(r"<!-- minutes: (\d+)(?:, cut: ([123]))? -->")

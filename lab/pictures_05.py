@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lab import crowds, figures_05, plots
 from lab.knee import Promise
 from lab.load import percentile
-from lab.results import RECORDED, recorded
+from lab.results import recorded
 
 FELT = {
     "ping": ("a visit", 99, plots.BLUE),
@@ -147,11 +147,8 @@ def bar(axes: Axes, where: float, span: tuple[float, float], color: str) -> None
         axes.plot(where, top, "^", color=color, markersize=14, clip_on=False)
 
 
-def recorded_knees() -> Figure | None:
-    """The knees of all chapters as they were recorded; a sentence if they were not."""
-    if not (RECORDED / "05_comparison.json").exists():
-        print("The knees are not recorded yet: make results FIGURES=05_comparison measures them.")
-        return None
+def recorded_knees() -> Figure:
+    """The knees of all chapters as they were recorded."""
     document = recorded("05_comparison")
     picture = figures_05.draw_comparison(document["figures"])
     slots = figures_05.SLOTS

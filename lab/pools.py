@@ -29,7 +29,7 @@ def measure(chapter: Chapter, slots: int, rounds: int = 4, mail_delay: float = 0
     chapter.mailbox.set(delay=mail_delay, silent=True)
     jobs = send(chapter, slots)
     faults.wait_until(lambda: all(is_taken(chapter, job) for job in jobs))
-    mib = memory(chapter)
+    mib = chapter.memory("mail") / 2**20
     jobs += send(chapter, slots * rounds)
     chapter.mailbox.set(silent=False)
     faults.wait_until(lambda: len(chapter.mailbox.messages()) >= MAILS * len(jobs), 180)
@@ -48,9 +48,3 @@ def send(chapter: Chapter, letters: int) -> list[str]:
 
 def is_taken(chapter: Chapter, job: str) -> bool:
     return bool(faults.look_up(chapter, job)["state"] != "PENDING")
-
-
-def memory(chapter: Chapter) -> float:
-    """MiB of the mail worker with its processes."""
-    parts = (process.memory_full_info() for process in chapter.processes("mail"))
-    return sum(getattr(part, "pss", part.uss) for part in parts) / 2**20

@@ -5,20 +5,10 @@ fails when a lesson and its results differ.
 """
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from lab.outages import OUTAGES
 from lab.results import origin, recorded
-
-
-def or_how(figure: Callable[[], str]) -> str:
-    """The table, or how to measure it where nobody has yet."""
-    try:
-        return figure()
-    except FileNotFoundError as error:
-        return f"Not measured yet: `make results FIGURES={Path(error.filename).stem}`\n"
 
 
 def table(heading: list[str], rows: list[list[str]], numbers: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""The one contract, put to every chapter: what DESIGN calls the same page, file and tests.
+"""The one contract, put to every chapter: the same page, the same routes, the same tests.
 
 A chapter that answers at once with the finished job (200) and one that accepts it (202) are
 both right; everything else is the same for all.
