@@ -522,7 +522,8 @@ def test_a_task_that_kills_its_worker_again_and_again_is_stopped(postroom: Postr
     postroom.redis.hset(record, "attempts", 4)  # as if three more had died: to save time
     wait_until(given_up, timeout=60)
     assert postroom.look_up(job)["error"] == "Given up: 6 workers died of this job."
-    assert seen == [0, 4, 5, 6, 7]  # the seventh only says so
+    assert seen[:4] == [0, 4, 5, 6]
+    assert attempts() == 7  # the seventh only says so
     assert job in dead(postroom)
     requests.delete(f"{postroom.url}/dead-letters/{job}", timeout=10)
 
