@@ -8,7 +8,7 @@ NUMBERS := $(foreach chapter,$(CHAPTERS),$(firstword $(subst _, ,$(chapter))))
 NODE := $(foreach lock,$(wildcard 0[1-5]_*/package-lock.json),$(dir $(lock))node_modules/.ready)
 BIN := .venv/bin
 RUN := PYTHONPATH=. $(BIN)/python -m
-ALONE := $(addprefix tests/test_,faults.py hosts.py load.py notebooks.py)
+ALONE := $(addprefix tests/test_,alone.py faults.py hosts.py load.py notebooks.py)
 INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --constraint requirements.txt
 
 .DEFAULT_GOAL := help
