@@ -344,12 +344,8 @@ def test_flower_wants_its_password_and_knows_the_tasks_after_a_kill(postroom: Po
 
     def saved() -> bool:
         """Since then, and not at this moment: a kill in the middle of saving loses it."""
-        unfinished = (".tmp", ".log")
-        states = [
-            path
-            for path in postroom.data.glob("flower*")
-            if not any(part in path.name for part in unfinished)
-        ]
+        files = postroom.data.glob("flower*")
+        states = [path for path in files if not {".tmp", ".log"} & set(path.suffixes)]
         times = [path.stat().st_mtime for path in states]
         return bool(times) and begun + 0.1 < max(times) < time.time() - 1
 

@@ -593,7 +593,8 @@ def hosts() -> str:
         for name, found in figures.items()
         if isinstance(found, dict)
     ]
-    text = f"{figures['mails']} mails, three runs each: median (smallest–largest). "
+    count = f"{figures['mails']} mails (in the last row ten)"
+    text = f"{count}, three runs each: median (smallest–largest). "
     heading = ["a worker's host is cut off", "mails lost", "twice", "all done after"]
     return table(heading, rows) + under(document, text)
 

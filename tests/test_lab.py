@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import requests
 
 import lab
 from lab import experiments, results, run
-from lab.chapters import PORTS, Chapter, free_ports, read_procfile
+from lab.chapters import PORTS, Chapter, free_ports, gunicorn, read_procfile
 
 from .conftest import ROOT
 
@@ -119,6 +120,20 @@ def test_nothing_outlives_a_caller_that_is_killed(number: signal.Signals) -> Non
     caller.send_signal(number)
     caller.wait(30)
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+
+def test_celerys_defaults_are_refused_where_they_would_not_work() -> None:
+    with pytest.raises(lab.LabError, match="chapter 03 only"):
+        lab.start("04", celery_defaults=True)
+
+
+def test_a_path_with_a_space_reaches_gunicorn_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "my clone"
+    monkeypatch.setitem(gunicorn.__globals__, "ROOT", root)
+    arguments = shlex.split(gunicorn("bare_view.py")["GUNICORN_CMD_ARGS"])
+    assert arguments == ["--config", str(root / "lab" / "gunicorn" / "bare_view.py")]
 
 
 def test_what_an_ended_process_has_left_ends_too(tmp_path: Path) -> None:
