@@ -30,6 +30,9 @@ def spreading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postroom]:
 def postroom(spreading: Postroom) -> Iterator[Postroom]:
     yield spreading
     requests.delete(f"{spreading.door}/faults", timeout=10)
+    # What a killed worker had in its hands comes back later: not into the next test.
+    wait_until(lambda: not spreading.redis.hlen("unacked") and not depth(spreading, "bulk"))
+    wait_until(lambda: not depth(spreading, "mail"))
 
 
 def letter(count: int) -> dict[str, Any]:
@@ -200,8 +203,6 @@ def test_a_short_newsletter_is_not_turned_away_while_all_slots_send_batches() ->
 
 
 def test_a_full_queue_says_when_to_come_again_and_takes_nothing(postroom: Postroom) -> None:
-    # What a dead worker had in its hands comes back, and is old: it must be gone first.
-    wait_until(lambda: postroom.post("/newsletters", LETTER).status_code == 202)
     others = {job["id"] for job in postroom.get("/jobs").json()}
     postroom.faults(silent=True)
     taken = [postroom.send() for _ in range(3)]  # two in the slots, one in the queue
@@ -218,7 +219,8 @@ def test_a_full_queue_says_when_to_come_again_and_takes_nothing(postroom: Postro
     postroom.faults(silent=False)
     for job in {*taken, *known} - others:
         assert postroom.finish(job)["state"] == "SUCCESS"
-    assert postroom.finish(postroom.send())["state"] == "SUCCESS"
+    # The canaries of all this time stand in the queue, and are old as well.
+    wait_until(lambda: postroom.post("/newsletters", LETTER).status_code == 202)
 
 
 def test_a_queue_may_also_be_too_deep(postroom: Postroom, monkeypatch: pytest.MonkeyPatch) -> None:
