@@ -230,8 +230,10 @@ def test_who_watches_is_told_to_the_end(
     client: FlaskClient, browser: SocketIOTestClient, mailbox: mailserver.Mailbox
 ) -> None:
     mailbox.faults.delay = 0.11  # longer than PUSH_INTERVAL: each step is pushed
+    mailbox.faults.silent = True
     answer = client.post("/newsletters", json=LETTER)
     first = watch(browser, answer)
+    mailbox.faults.silent = False
     job = finish(client, answer)
     seen = [first, *progress_to_the_end(browser)]
     assert [document["done"] for document in seen] == [0, 1, 2, 3, 3]
@@ -340,9 +342,9 @@ def test_asyncio_in_one_screen_prints_what_the_lesson_says() -> None:
     ).stdout.splitlines()
     seconds = [float(line.split()[0]) for line in printed]
     called, _, one_by_one, together, rude = seconds
-    assert called < 0.5 * together
-    assert one_by_one > 2 * together
-    assert rude > 2 * together
+    # To sleep takes no less than was asked for, and on a busy machine more.
+    assert called < 0.2 <= together < 0.6 <= one_by_one
+    assert rude >= 0.6
 
 
 def test_an_async_view_gathers_but_its_leftovers_never_run() -> None:
@@ -352,7 +354,8 @@ def test_an_async_view_gathers_but_its_leftovers_never_run() -> None:
     together = client.get("/greetings/together").get_json()
     one_by_one = client.get("/greetings/one-by-one").get_json()
     assert together["greetings"] == one_by_one["greetings"] == ["220 mail.example.com"] * SERVERS
-    assert one_by_one["seconds"] > 3 * together["seconds"]
+    assert together["seconds"] < SERVERS * DELAY / 2
+    assert one_by_one["seconds"] >= SERVERS * DELAY
     client.get("/left-behind")
     time.sleep(2 * DELAY)  # longer than the task would have needed
     assert client.get("/left-behind/ran").get_json() == {"ran": 0}

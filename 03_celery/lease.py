@@ -35,9 +35,10 @@ def renew(lock: Lock, token: str, over: threading.Event) -> None:
     while not over.wait(LEASE / 5):
         try:
             lock.reacquire()
-        except RedisError:  # Redis was away for so long that the lease ran out
+        except RedisError:  # Redis was away for so long that the lease ran out; or the block ended
             try:
-                lock.acquire(blocking=False, token=token)
+                if not over.is_set():
+                    lock.acquire(blocking=False, token=token)
             except RedisError:
                 pass
 

@@ -45,6 +45,8 @@ celery.conf.update(
         "visibility_timeout": 10,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        # One worker at a time looks for them. If it is killed just then, the next may soon.
+        "unacked_mutex_expire": 5,
     },
     worker_soft_shutdown_timeout=3,  # told to stop: end your tasks in 3 s, or give them back
     # A worker has time: it waits for Redis to come back.

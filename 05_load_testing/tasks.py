@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from celery import Task, chord
+from celery.canvas import Signature
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 from celery.schedules import crontab
 from celery.signals import worker_shutting_down
@@ -57,6 +58,8 @@ celery.conf.update(
         "visibility_timeout": 10,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        # One worker at a time looks for them. If it is killed just then, the next may soon.
+        "unacked_mutex_expire": 5,
         # The queues in the order of `--queues`: short newsletters pass by the batches of long ones.
         "queue_order_strategy": "priority",
     },
@@ -109,7 +112,11 @@ class TryAgain(Exception):
 
 
 class Spread(Exception):
-    """The job goes on in batches; their end begins it again."""
+    """The job goes on in these batches; their end begins it again."""
+
+    def __init__(self, batches: list[Signature]) -> None:
+        super().__init__(f"{len(batches)} batches")
+        self.batches = batches
 
 
 class GivenUp(Exception):
@@ -152,8 +159,7 @@ def newsletter_steps(job: jobs.Job, last_attempt: bool) -> Iterator[work.Step]:
     if jobs.end_spread(job) and left:
         raise TryAgain(f"The mail server did not take {len(left)} of {job.total} mails.")
     if left and job.total > BATCH:
-        spread(job, letter["recipients"], ledger, last_attempt)
-        raise Spread
+        raise Spread(batches(job, letter["recipients"], ledger, last_attempt))
     if not left:
         yield work.Step(job.total, job.total, result)
         return
@@ -176,14 +182,20 @@ def newsletter_steps(job: jobs.Job, last_attempt: bool) -> Iterator[work.Step]:
         raise TryAgain(f"The mail server put off {put_off} of {job.total} mails.")
 
 
-def spread(job: jobs.Job, recipients: list[str], ledger: Any, last_attempt: bool) -> None:
-    """Put the newsletter into the queue in batches. When all have ended, it begins again: to
-    sum up, or to try once more what is left."""
-    batches = [
+def batches(
+    job: jobs.Job, recipients: list[str], ledger: Any, last_attempt: bool
+) -> list[Signature]:
+    """Those in which somebody is left."""
+    return [
         batch.si(job.id, first, last_attempt)
         for first in range(0, job.total, BATCH)
         if any(recipient not in ledger for recipient in recipients[first : first + BATCH])
     ]
+
+
+def spread(job: jobs.Job, batches: list[Signature]) -> None:
+    """Put the batches into their queue. When all have ended, the newsletter begins again: to
+    sum up, or to try once more what is left."""
     jobs.spread(job)
     chord(batches)(newsletter.si(job.id))
 
@@ -265,9 +277,10 @@ def run(task: Task, job_id: str, steps: Steps, limit: float) -> None:
             job.state = drain(job, steps(job, attempt == MOST_ATTEMPTS), token, limit)
         except (jobs.LeaseLost, Reject):
             raise
-        except Spread:
+        except Spread as wanted:
             job.state = "PROGRESS"
-            jobs.save(job, token)
+            jobs.save(job, token)  # before the batches, which count further
+            spread(job, wanted.batches)
             return
         except TryAgain as error:
             tries, trace = jobs.attempts(job), traceback.format_exc()
