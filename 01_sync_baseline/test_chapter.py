@@ -233,6 +233,7 @@ def running_chapter(logs: Path, **settings: object) -> Iterator[int]:
                     log.seek(0)
                     pytest.fail(f"The chapter did not start:\n{log.read()}")
                 time.sleep(0.05)
+            ping(port)  # the port is open before the application is loaded
             yield port
         finally:
             if process.poll() is None:

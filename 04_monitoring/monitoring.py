@@ -50,6 +50,7 @@ def ready() -> Response:
 @routes.get("/health/workers")
 def workers() -> Response:
     """Who answers, and who takes work from each queue: to do the one is not to do the other."""
+    jobs.store.ping()  # or 503, before anything waits for answers
     # On a connection of its own: one that has waited in vain swallows the next answer.
     with celery.connection_for_write() as connection:
         ask = {"reply": True, "timeout": 0.5, "connection": connection}

@@ -343,7 +343,13 @@ def free_ports(count: int) -> list[int]:
     return list(itertools.islice(free, count))
 
 
-_ports = itertools.cycle(random.sample(range(20_000, 32_000), 12_000))
+def own_ports() -> range:
+    """Tests that run side by side (pytest-xdist) each have ports of their own."""
+    first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    return range(20_000 + first, 32_000, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+_ports = itertools.cycle(random.sample(own_ports(), len(own_ports())))
 
 
 def is_open(port: int, address: str = "127.0.0.1") -> bool:

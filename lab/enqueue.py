@@ -13,6 +13,8 @@ import kombu.transport.redis
 from celery import Celery
 from redis import Redis
 
+from lab import scene
+
 QUEUE = "enqueue"
 JOB = "Vx0cFpm2nQf0yL9m7dBv3w"  # an id, as long as a job's
 PIECES = [
@@ -49,9 +51,9 @@ def against_rpush(
     return {piece: median(found) for piece, found in shares.items()}
 
 
-def commands(redis_url: str, ignore_result: bool) -> list[str]:
-    """The names of the commands that one more `.delay()` sends to Redis."""
-    with sender(redis_url, ignore_result) as (_, send, redis):
+def commands(ignore_result: bool) -> list[str]:
+    """The names of the commands that one more `.delay()` sends to a Redis that nobody else asks."""
+    with scene.redis() as url, sender(url, ignore_result) as (_, send, redis):
         redis.config_resetstat()
         send()
         counts = redis.info("commandstats")

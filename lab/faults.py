@@ -122,8 +122,12 @@ def hurt(chapter: Chapter, fault: str, wait: float = 40.0, lines: int = 60_000) 
     """
     letters = [send(chapter, "/newsletters", letter()) for _ in range(2)]
     wait_until(lambda: arrived(chapter, letters) >= 2 * MAILS // 3)
+    chapter.mailbox.set(silent=True)  # or they are through before the reports have begun
     reports = [send(chapter, "/reports", {"lines": lines}) for _ in range(2)]
     wait_until(lambda: all(look_up(chapter, job)["state"] != "PENDING" for job in reports))
+    before = arrived(chapter, letters)
+    chapter.mailbox.set(silent=False)
+    wait_until(lambda: arrived(chapter, letters) > before + 2)  # in the middle again
     begun = time.monotonic()
     reports += FAULTS[fault](chapter)
     jobs = wait_for_ends(chapter, letters + reports, begun + wait)

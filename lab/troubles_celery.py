@@ -125,10 +125,10 @@ def runs_twice() -> str:
 def takes_nothing() -> str:
     """A worker that is connected, answers, and does not listen to its queue any more."""
     with worker() as (celery, process):
-        celery.control.cancel_consumer("celery", reply=True, limit=1)
+        celery.control.cancel_consumer("celery", reply=True, limit=1, timeout=10)
         celery.send_task("slow", [0])
         time.sleep(1)
-        [(_, answer)] = celery.control.ping(limit=1)[0].items()
+        [(_, answer)] = celery.control.ping(limit=1, timeout=10)[0].items()
         return f"the worker answers: {answer}\nthe queue: {waiting(celery)} waiting"
 
 
@@ -145,7 +145,7 @@ def hoarding() -> str:
         for _ in range(5):
             celery.send_task("slow", [5])
         lines(process, "worker", " received", count=5)
-        reserved = celery.control.inspect(limit=1).reserved() or {}
+        reserved = celery.control.inspect(limit=1, timeout=10).reserved() or {}
         count = sum(len(tasks) for tasks in reserved.values())
         return f"the queue: {waiting(celery)} waiting\nthis worker: 1 running, {count} reserved"
 
@@ -153,7 +153,7 @@ def hoarding() -> str:
 def revoke() -> str:
     """A running task is revoked, then terminated, in a pool of threads."""
     with worker() as (celery, process):
-        task = celery.send_task("slow", [2])
+        task = celery.send_task("slow", [5])
         lines(process, "worker", " received")
         celery.control.revoke(task.id)
         lines(process, "worker", "flagged as revoked")

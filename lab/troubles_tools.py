@@ -44,14 +44,18 @@ def flower_refuses() -> str:
 
 
 def locust_websocket() -> str:
-    """Chapter 02's echo and a Locust user that emits (`faulty_users.py`), for two seconds."""
+    """Chapter 02's echo, a Locust user that emits (`faulty_users.py`), and Locust's row for it."""
     (port,) = free_ports(1)
     echo = {"echo": "python echo.py"}
     with running(folder("02"), echo, PORT=str(port)):
         url = f"http://127.0.0.1:{port}"
         get(url)
-        users = [*command_of(url, TROUBLED / "faulty_users.py"), "--headless", "--only-summary"]
-        return locust([*users, "-t", "2s"])
+        users = [*command_of(url, TROUBLED / "faulty_users.py"), "--headless"]
+        with (
+            tempfile.TemporaryDirectory(prefix="unblocked-") as place,
+            supervised(users, Path(place)) as process,
+        ):
+            return lines(process, "locust", "my event")
 
 
 def locust_early() -> str:

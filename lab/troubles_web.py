@@ -103,7 +103,7 @@ def lost_emit() -> str:
         try:
             said = ["no app, no queue: " + error_of(lambda: SocketIO().emit("progress", {}))]
             said.append(f"an app, no queue: {received(browser, without_queue)}")
-            said.append(f"no app, the queue: {received(browser, with_queue)}")
+            said.append(f"no app, the queue: {received(browser, with_queue, patience=10)}")
             return "\n".join(said)
         finally:
             browser.disconnect()
@@ -117,10 +117,10 @@ def connected(browser: socketio.SimpleClient, port: int) -> str:
     return "connected"
 
 
-def received(browser: socketio.SimpleClient, emitter: SocketIO) -> str:
+def received(browser: socketio.SimpleClient, emitter: SocketIO, patience: float = 1) -> str:
     emitter.emit("progress", {"done": 1})
     try:
-        return f"the browser receives {browser.receive(timeout=1)[0]}"
+        return f"the browser receives {browser.receive(timeout=patience)[0]}"
     except socketio.exceptions.TimeoutError:
         return "the browser receives nothing"
 

@@ -32,7 +32,8 @@ class Watcher:
         self.client = socketio.Client(reconnection=False)
         self.client.on("progress", self._receive)
         try:
-            self.client.connect(url, transports=[transport] if transport else None)
+            transports = [transport] if transport else None
+            self.client.connect(url, transports=transports, wait_timeout=20)
         except socketio.exceptions.ConnectionError as error:
             raise LabError(f"No Socket.IO connection to {url}: {error}") from error
 

@@ -239,18 +239,18 @@ def test_a_visitor_keeps_coming_while_the_server_stalls(running: Chapter) -> Non
     """Open arrivals: a stall of one second is felt by all who came in it, and they are counted."""
     rate = 40
     with lab.visitor(running.url, rate) as visit:
-        begin = time.time()
         running.hurt("web", "SIGSTOP")
+        begin = time.time()
         time.sleep(1)  # the stall itself
-        running.hurt("web", "SIGCONT")
         end = time.time()
+        running.hurt("web", "SIGCONT")
     stalled = visit.rows[visit.rows.start.between(begin, end)]
     assert abs(len(stalled) - rate * (end - begin)) <= 2
     assert visit.rows.error.isna().all()
     gaps = visit.rows.start.sort_values().diff().dropna()
     assert gaps.max() < 2 / rate
     waited = stalled.start + stalled.latency_ms / 1000
-    assert (waited > end - 0.05).mean() > 0.9
+    assert (waited > end).all()
 
 
 def test_every_newsletter_of_a_publisher_is_a_row_and_arrives(running: Chapter) -> None:
@@ -340,7 +340,7 @@ def test_make_01_says_the_page_and_can_be_hurt_from_a_second_terminal(
         person = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
         try:
             url = f"http://127.0.0.1:{ports['PORT']}"
-            wait_until(lambda: url in (tmp_path / "out").read_text())
+            wait_until(lambda: url in (tmp_path / "out").read_text(), timeout=60)
             wait_until(run.RUNNING.exists)
             lab.send_newsletter(url, recipients=2)
             run.mailbox()

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -52,8 +53,16 @@ def test_configuration_and_rules_are_what_prometheus_takes() -> None:
 
 
 def test_every_service_is_scraped_under_its_name(prometheus: Prometheus) -> None:
-    up = {sample["metric"]["job"]: sample["value"][1] for sample in prometheus.query("up")}
-    assert up == dict.fromkeys(("web", "mail", "report", "flower"), "1")
+    all_up = dict.fromkeys(("web", "mail", "report", "flower"), "1")
+    up: dict[str, str] = {}
+
+    def look() -> bool:
+        """One scrape may be late."""
+        up.clear()
+        up.update({each["metric"]["job"]: each["value"][1] for each in prometheus.query("up")})
+        return up == all_up
+
+    wait_until(look, 30)
 
 
 def test_every_query_of_the_dashboard_and_of_the_rules_finds_something(
@@ -147,13 +156,17 @@ def test_the_page_of_flower_shows_a_task_with_its_arguments(
         expect(page.locator("body")).not_to_contain_text("@example.com")
 
 
+def answers(address: str, status: int) -> bool:
+    return requests.get(address, timeout=10).status_code == status
+
+
 def test_the_page_links_to_what_watches(monitored: lab.Chapter, page: Page) -> None:
     visit(page, monitored)
     for name, status in {"Flower": 401, "Metrics": 200, "Health": 200}.items():
         address = page.get_by_role("link", name=name).get_attribute("href")
         assert address is not None
         address = address if address.startswith("http") else monitored.url + address
-        assert requests.get(address, timeout=10).status_code == status
+        wait_until(partial(answers, address, status), 30)
 
 
 def test_the_page_says_when_the_next_try_is_and_replays_a_dead_letter(

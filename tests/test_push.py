@@ -26,15 +26,16 @@ TIMEOUT = 40_000  # ms, for whatever a browser waits for
 
 
 @pytest.fixture(scope="module", params=PUSHING)
-def chapter(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
-    with lab.start(request.param, restart=True, MAIL_DELAY=0.12, RETRY_AFTER=0.2) as running:
+def pushing(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
+    settings: dict[str, Any] = {"MAIL_DELAY": 0.12, "RETRY_AFTER": 0.2, "SMTP_TIMEOUT": 60}
+    with lab.start(request.param, restart=True, **settings) as running:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def mended(chapter: lab.Chapter) -> Iterator[None]:
-    yield
-    chapter.mailbox.mend()
+@pytest.fixture
+def chapter(pushing: lab.Chapter) -> Iterator[lab.Chapter]:
+    yield pushing
+    pushing.mailbox.mend()
 
 
 def newsletter(chapter: lab.Chapter, recipients: int = 5) -> str:
@@ -63,8 +64,9 @@ def test_every_step_is_pushed_over_each_transport(chapter: lab.Chapter, transpor
 
 def test_the_events_are_the_job_document(chapter: lab.Chapter) -> None:
     with Watcher(chapter.url) as watcher:
-        job = newsletter(chapter, 1)
-        watcher.watch(job)
+        with silent(chapter):
+            job = newsletter(chapter, 1)
+            watcher.watch(job)
         pushed = watcher.wait_for_end(job)
     looked_up = requests.get(f"{chapter.url}/jobs/{job}", timeout=30).json()
     assert pushed | looked_up == pushed
@@ -83,8 +85,9 @@ def test_who_comes_late_gets_the_present_document(chapter: lab.Chapter) -> None:
 
 def test_only_who_watches_is_told(chapter: lab.Chapter) -> None:
     with Watcher(chapter.url) as watching, Watcher(chapter.url) as other:
-        job = newsletter(chapter, 2)
-        watching.watch(job)
+        with silent(chapter):
+            job = newsletter(chapter, 2)
+            watching.watch(job)
         watching.wait_for_end(job)
         assert other.watch(job)["state"] == "SUCCESS"  # all that was sent before has arrived
         assert other.receipts == []
@@ -150,7 +153,10 @@ def test_a_page_of_another_site_may_not_connect(chapter: lab.Chapter, transport:
 
 
 def test_two_hundred_clients_hear_of_one_job() -> None:
-    with lab.start("02", THREADS=220, MAIL_DELAY=0) as running, ExitStack() as stack:
+    with (
+        lab.start("02", THREADS=220, MAIL_DELAY=0, SMTP_TIMEOUT=60) as running,
+        ExitStack() as stack,
+    ):
         with ThreadPoolExecutor(8) as pool:
             made = list(pool.map(lambda _: Watcher(running.url), range(200)))
         watchers = [stack.enter_context(watcher) for watcher in made]
@@ -209,6 +215,9 @@ def visit(page: Page, chapter: lab.Chapter, query: str = "") -> Page:
     page.set_default_timeout(TIMEOUT)
     expect.set_options(timeout=TIMEOUT)
     page.goto(chapter.url + query)
+    # The jobs there are come a little later: above the card of one that is sent too soon.
+    jobs = requests.get(f"{chapter.url}/jobs", timeout=30).json()
+    wait_for(page, "n => document.querySelectorAll('#jobs article').length >= n", arg=len(jobs))
     return page
 
 
@@ -227,6 +236,14 @@ def state(page: Page, wanted: str) -> None:
     expect(page.locator("#jobs article").first).to_have_attribute("data-state", wanted)
 
 
+WATCH_THE_CONNECTION = """
+() => {
+  window.said = [];
+  const transport = document.querySelector("#transport");
+  const note = () => window.said.push(transport.textContent);
+  new MutationObserver(note).observe(transport, { childList: true });
+}
+"""
 WATCH_THE_BARS = """
 () => {
   window.bars = {};
@@ -313,10 +330,11 @@ def test_a_lost_connection_is_taken_up_again(
 ) -> None:
     expect(postroom.locator("#transport")).to_contain_text("WebSocket")
     postroom.evaluate(WATCH_THE_BARS)
+    postroom.evaluate(WATCH_THE_CONNECTION)
     send(postroom, 30)
     wait_for_bar(postroom, 2)
     postroom.evaluate("window.postroomSocket.io.engine.close()")
-    expect(postroom.locator("#transport")).to_contain_text("lost")
+    wait_for(postroom, "window.said.some((text) => text.includes('lost'))")
     state(postroom, "SUCCESS")
     assert bars(postroom) == sorted(bars(postroom))
 
@@ -381,6 +399,9 @@ def test_push_is_not_late(chapter: lab.Chapter) -> None:
         job = newsletter(chapter, 20)
         watcher.watch(job)
         watcher.wait_for_end(job)
-    latencies = sorted(receipt.latency for receipt in watcher.receipts)
-    assert 0 < latencies[len(latencies) // 2] < 0.12
+    assert all(receipt.latency > 0 for receipt in watcher.receipts)
+    received = [receipt.document["at"] + receipt.latency for receipt in watcher.receipts]
+    next_done = [receipt.document["at"] for receipt in watcher.receipts[1:]]
+    early = [came < done for came, done in zip(received, next_done, strict=False)]
+    assert sum(early) > len(early) / 2
     assert time.time() - watcher.receipts[-1].document["at"] < 60
