@@ -45,7 +45,7 @@ celery.conf.update(
         "visibility_timeout": 10,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
-        # One worker at a time looks for them. If it is killed just then, the next may soon.
+        # One worker at a time looks for such messages. If it dies just then, another may after 5 s.
         "unacked_mutex_expire": 5,
     },
     worker_soft_shutdown_timeout=3,  # told to stop: end your tasks in 3 s, or give them back

@@ -58,7 +58,7 @@ celery.conf.update(
         "visibility_timeout": 10,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
-        # One worker at a time looks for them. If it is killed just then, the next may soon.
+        # One worker at a time looks for such messages. If it dies just then, another may after 5 s.
         "unacked_mutex_expire": 5,
         # The queues in the order of `--queues`: short newsletters pass by the batches of long ones.
         "queue_order_strategy": "priority",
@@ -159,7 +159,7 @@ def newsletter_steps(job: jobs.Job, last_attempt: bool) -> Iterator[work.Step]:
     if jobs.end_spread(job) and left:
         raise TryAgain(f"The mail server did not take {len(left)} of {job.total} mails.")
     if left and job.total > BATCH:
-        raise Spread(batches(job, letter["recipients"], ledger, last_attempt))
+        raise Spread(batches_left(job, letter["recipients"], ledger, last_attempt))
     if not left:
         yield work.Step(job.total, job.total, result)
         return
@@ -182,7 +182,7 @@ def newsletter_steps(job: jobs.Job, last_attempt: bool) -> Iterator[work.Step]:
         raise TryAgain(f"The mail server put off {put_off} of {job.total} mails.")
 
 
-def batches(
+def batches_left(
     job: jobs.Job, recipients: list[str], ledger: Any, last_attempt: bool
 ) -> list[Signature]:
     """Those in which somebody is left."""

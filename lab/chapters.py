@@ -1,5 +1,6 @@
 """Start a chapter from its Procfile, wait until it answers, hurt it, stop it."""
 
+import fcntl
 import itertools
 import json
 import os
@@ -336,20 +337,28 @@ class Chapter(Supervised):
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, none of them twice in this process.
 
-    Below 32768, for the system gives those above to outgoing connections: a port found free
-    there may be taken a moment later.
+    Nor are they given to another program of ours that runs beside this one: a second notebook, a
+    second process of the tests. Below 32768, for the system gives those above to outgoing
+    connections: a port found free there may be taken a moment later.
     """
-    free = (port for port in _ports if not is_open(port))
+    free = (port for port in _ports if is_ours(port) and not is_open(port))
     return list(itertools.islice(free, count))
 
 
-def own_ports() -> range:
-    """Tests that run side by side (pytest-xdist) each have ports of their own."""
-    first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-    return range(20_000 + first, 32_000, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+_ports = itertools.cycle(random.sample(range(20_000, 32_000), 12_000))
+_reserved = (Path(tempfile.gettempdir()) / f"unblocked-ports-{os.getuid()}").open("a")
 
 
-_ports = itertools.cycle(random.sample(own_ports(), len(own_ports())))
+def is_ours(port: int) -> bool:
+    """Reserve a port until this process ends: whoever does not listen at once would lose it.
+
+    The lock is on one byte of a file, which stays empty.
+    """
+    try:
+        fcntl.lockf(_reserved, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
 
 
 def is_open(port: int, address: str = "127.0.0.1") -> bool:

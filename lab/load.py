@@ -180,21 +180,23 @@ def finish(
     Asks for it each `every` seconds.
     Raises LabError for any other answer, or if the job does not end within `timeout` seconds.
     """
-    if not answer.ok:
-        raise LabError(f"{answer.request.url} answered {answer.status_code}: {answer.text}")
-    job: dict[str, Any] = answer.json()
+    job = document(answer)
     deadline = time.monotonic() + timeout
     while job["state"] not in ENDED:
         if time.monotonic() > deadline:
             raise LabError(f"The job did not end within {timeout:g} s: {job}")
         time.sleep(every)
         answer = requests.get(f"{url}/jobs/{job['id']}", timeout=timeout)
-        if answer.status_code == 503:  # "try again"
-            continue
-        if not answer.ok:
-            raise LabError(f"{answer.request.url} answered {answer.status_code}: {answer.text}")
-        job = answer.json()
+        if answer.status_code != 503:  # that is: try again
+            job = document(answer)
     return job
+
+
+def document(answer: requests.Response) -> dict[str, Any]:
+    if not answer.ok:
+        raise LabError(f"{answer.request.url} answered {answer.status_code}: {answer.text}")
+    found: dict[str, Any] = answer.json()
+    return found
 
 
 def send_newsletter(url: str, recipients: int = 20) -> dict[str, Any]:

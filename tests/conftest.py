@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from playwright.sync_api import Page
 
 import lab
@@ -85,6 +86,18 @@ def silent(chapter: lab.Chapter) -> Iterator[None]:
         yield
     finally:
         chapter.mailbox.set(silent=False)
+
+
+def visit(page: Page, chapter: lab.Chapter, query: str = "") -> Page:
+    """Open the page, and wait until the jobs of earlier tests are on it.
+
+    They come a little later than the page, and above the card of a job that is sent too soon.
+    """
+    page.goto(chapter.url + query)
+    jobs = requests.get(f"{chapter.url}/jobs", timeout=30).json()
+    drawn = "number => document.querySelectorAll('#jobs article').length >= number"
+    wait_for(page, drawn, arg=len(jobs))
+    return page
 
 
 def wait_for(page: Page, expression: str, arg: Any = None, timeout: float = 30.0) -> None:

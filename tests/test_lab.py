@@ -19,7 +19,7 @@ import requests
 
 import lab
 from lab import experiments, results, run
-from lab.chapters import PORTS, Chapter, free_ports, gunicorn, read_procfile
+from lab.chapters import PORTS, Chapter, free_ports, gunicorn, is_ours, read_procfile
 
 from .conftest import ROOT
 
@@ -281,12 +281,42 @@ def test_the_percentile_is_a_value_that_was_measured() -> None:
     assert lab.percentile(values, 50) == 51
 
 
-def test_a_job_that_does_not_end_is_given_up(running: Chapter) -> None:
+def job_answer(status: int, state: str) -> requests.Response:
     answer = requests.Response()
-    answer.status_code = 202
-    answer._content = b'{"id": "nobody", "state": "PENDING"}'
+    answer.status_code = status
+    answer._content = f'{{"id": "nobody", "state": "{state}"}}'.encode()
+    answer.request = requests.Request("GET", "http://127.0.0.1/jobs/nobody").prepare()
+    return answer
+
+
+def test_a_job_that_does_not_end_is_given_up(running: Chapter) -> None:
     with pytest.raises(lab.LabError, match="did not end"):
-        lab.finish(running.url, answer, timeout=0)
+        lab.finish(running.url, job_answer(202, "PENDING"), timeout=0)
+
+
+def test_a_job_is_asked_for_again_after_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [job_answer(503, ""), job_answer(200, "SUCCESS")]
+    monkeypatch.setattr(requests, "get", lambda *_, **__: answers.pop(0))
+    assert lab.finish("", job_answer(202, "PENDING"))["state"] == "SUCCESS"
+
+
+def test_a_job_that_nobody_knows_any_more_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "get", lambda *_, **__: job_answer(404, ""))
+    with pytest.raises(lab.LabError, match="404"):
+        lab.finish("", job_answer(202, "PENDING"))
+
+
+def test_a_port_is_not_given_to_two_programs() -> None:
+    """The first has reserved it, but does not listen yet."""
+    first = "from lab.chapters import free_ports; print(free_ports(1)[0], flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", first], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as program:
+        assert program.stdout is not None
+        taken = int(program.stdout.readline())
+        assert not is_ours(taken)
+        program.communicate(b"\n", timeout=30)
+    assert is_ours(taken)
 
 
 # --- Counting and recording -----------------------------------------------------------

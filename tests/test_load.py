@@ -260,6 +260,23 @@ def test_two_workers_and_a_master_do_it_together(final: lab.Chapter, tmp_path: P
     assert f"of {sum(counts)} answers" in master.stdout
 
 
+@pytest.mark.parametrize(
+    ("punctual", "late", "is_late"),
+    [(19, 1, False), (19, 3, True), (150, 1, False), (150, 2, True)],
+)
+def test_a_run_in_which_locust_itself_was_late_is_refused(
+    monkeypatch: pytest.MonkeyPatch, punctual: int, late: int, is_late: bool
+) -> None:
+    """One arrival in a hundred may be late; of a few, one in ten."""
+    delays = pd.DataFrame({"name": "own delay", "latency_ms": [1.0] * punctual + [500.0] * late})
+    monkeypatch.setattr(load, "locust_rows", lambda *_: delays)
+    if is_late:
+        with pytest.raises(LocustLate, match="500 ms late"):
+            load.crowd("", "visit", 10, 1)
+    else:
+        assert len(load.crowd("", "visit", 10, 1)) == punctual + late
+
+
 def test_missing_answers_count_as_never(final: lab.Chapter) -> None:
     """Survivors only would make a server that answers nobody look quick."""
     from lab.knee import PROMISES

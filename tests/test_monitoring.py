@@ -53,16 +53,11 @@ def test_configuration_and_rules_are_what_prometheus_takes() -> None:
 
 
 def test_every_service_is_scraped_under_its_name(prometheus: Prometheus) -> None:
-    all_up = dict.fromkeys(("web", "mail", "report", "flower"), "1")
-    up: dict[str, str] = {}
+    def up() -> dict[str, str]:
+        return {each["metric"]["job"]: each["value"][1] for each in prometheus.query("up")}
 
-    def look() -> bool:
-        """One scrape may be late."""
-        up.clear()
-        up.update({each["metric"]["job"]: each["value"][1] for each in prometheus.query("up")})
-        return up == all_up
-
-    wait_until(look, 30)
+    services = ("web", "mail", "report", "flower")
+    wait_until(lambda: up() == dict.fromkeys(services, "1"), 30)  # one scrape may be late
 
 
 def test_every_query_of_the_dashboard_and_of_the_rules_finds_something(

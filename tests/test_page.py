@@ -26,7 +26,7 @@ from playwright.sync_api import (
 
 import lab
 
-from .conftest import silent, wait_for
+from .conftest import silent, visit, wait_for
 
 MAILS, MAIL_DELAY = 20, 0.1
 NEWSLETTER_MS = 1000 * MAILS * MAIL_DELAY
@@ -95,14 +95,6 @@ def chapter(four_slots: lab.Chapter) -> Iterator[lab.Chapter]:
 @pytest.fixture
 def postroom(page: Page, chapter: lab.Chapter) -> Page:
     return visit(page, chapter)
-
-
-def visit(page: Page, chapter: lab.Chapter) -> Page:
-    """Open the page, and wait until the jobs of earlier tests are on it."""
-    page.goto(chapter.url)
-    drawn = "number => document.querySelectorAll('#jobs article').length === number"
-    wait_for(page, drawn, arg=len(recent_jobs(chapter)))
-    return page
 
 
 def recent_jobs(chapter: lab.Chapter) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from lab.chapters import chapters, folder
 from lab.faults import wait_until
 from lab.watch import Watcher
 
+from . import conftest
 from .conftest import silent, wait_for
 
 PUSHING = [number for number in chapters() if number >= "02"]
@@ -214,11 +215,7 @@ def postroom(page: Page, chapter: lab.Chapter, client_script: None) -> Page:
 def visit(page: Page, chapter: lab.Chapter, query: str = "") -> Page:
     page.set_default_timeout(TIMEOUT)
     expect.set_options(timeout=TIMEOUT)
-    page.goto(chapter.url + query)
-    # The jobs there are come a little later: above the card of one that is sent too soon.
-    jobs = requests.get(f"{chapter.url}/jobs", timeout=30).json()
-    wait_for(page, "n => document.querySelectorAll('#jobs article').length >= n", arg=len(jobs))
-    return page
+    return conftest.visit(page, chapter, query)
 
 
 def send(page: Page, recipients: int) -> None:
