@@ -37,9 +37,13 @@ this is not a log line
 
 
 def free_ports(count: int) -> list[int]:
-    """Nobody listens on them. The system gives those above 32767 to outgoing connections."""
+    """Nobody listens on them. The system gives those above 32767 to outgoing connections.
+
+    FREE_PORTS names those to choose from, where several tests run beside each other.
+    """
+    given = [int(port) for port in os.environ.get("FREE_PORTS", "").split()]
     while True:
-        ports = random.sample(range(20_000, 32_000), count)
+        ports = random.sample(given or range(20_000, 32_000), count)
         if not any(is_open(port) for port in ports):
             return ports
 

@@ -8,8 +8,7 @@ from redis import RedisError
 from redis.lock import Lock
 
 import jobs
-
-LEASE = 5.0  # seconds after which the job of a dead worker is free
+from times import LEASE
 
 
 @contextmanager

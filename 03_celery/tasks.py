@@ -27,10 +27,10 @@ from celery_app import celery
 from contract import Report
 from redis_server import DATA, REDIS_URL
 from samples import sample_log
+from times import LEASE, RETRY_AFTER, SOFT_SHUTDOWN, VISIBILITY_TIMEOUT
 
 PUSH_INTERVAL = 0.1  # seconds: at most ten events a second for one job
 MOST_ATTEMPTS = 5  # in a row that got the job no further
-RETRY_AFTER = float(os.environ.get("RETRY_AFTER", "2"))  # seconds
 LOOK_EVERY = float(os.environ.get("LOOK_EVERY", "5"))  # seconds
 
 celery.conf.update(
@@ -39,16 +39,16 @@ celery.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,  # at once, if only a process of the pool was killed
     worker_prefetch_multiplier=1,  # and no worker holds more than it can work on
-    # Redis does not notice that a worker is gone. So what is not acknowledged within ten
-    # seconds is delivered again, also if it is only slow: the lease keeps the copy waiting.
+    # Redis does not notice that a worker is gone. So what is not acknowledged in time is
+    # delivered again, also if it is only slow: the lease keeps the copy waiting.
     broker_transport_options={
-        "visibility_timeout": 10,
+        "visibility_timeout": VISIBILITY_TIMEOUT,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
         # One worker at a time looks for such messages. If it dies just then, another may after 5 s.
         "unacked_mutex_expire": 5,
     },
-    worker_soft_shutdown_timeout=3,  # told to stop: end your tasks in 3 s, or give them back
+    worker_soft_shutdown_timeout=SOFT_SHUTDOWN,
     # A worker has time: it waits for Redis to come back.
     task_publish_retry=True,
     broker_connection_retry_on_startup=True,
@@ -151,7 +151,7 @@ def run(task: Task, job_id: str, steps: Callable[[jobs.Job, bool], Iterator[work
     token = secrets.token_hex(8)
     with lease.take(job_id, token) as mine:
         if not mine:  # or the one who was is dead: then its lease has run out by then
-            raise task.retry(countdown=lease.LEASE)
+            raise task.retry(countdown=LEASE)
         job, attempt = jobs.begin(job_id, token)
         if job is None:
             return

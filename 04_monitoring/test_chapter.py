@@ -47,9 +47,13 @@ def wait_until(condition: Callable[[], object], timeout: float = 60.0) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Nobody listens on them. The system gives those above 32767 to outgoing connections."""
+    """Nobody listens on them. The system gives those above 32767 to outgoing connections.
+
+    FREE_PORTS names those to choose from, where several tests run beside each other.
+    """
+    given = [int(port) for port in os.environ.get("FREE_PORTS", "").split()]
     while True:
-        ports = random.sample(range(20_000, 32_000), count)
+        ports = random.sample(given or range(20_000, 32_000), count)
         if not any(is_open(port) for port in ports):
             return ports
 
@@ -81,6 +85,8 @@ class Postroom:
         }
         settings |= {"MAIL_DELAY": 0.05, "MAIL_SLOTS": 1, "DATA": data, "JOB_TTL": 3600}
         settings |= {"RESEND_AFTER": 1, "LOOK_EVERY": 0.3, "RETRY_AFTER": 0.1}
+        settings |= {"VISIBILITY_TIMEOUT": 4, "LEASE": 2}  # what a dead worker had comes back soon
+        settings |= {"LONGEST_RETRY": 3}
         settings |= {"REPORT_LIMIT": 6, "TO_TIDY_UP": 2, "MOST_DEAD_LETTERS": 8}
         self.environment = {k: v for k, v in os.environ.items() if k != "REDIS_URL"}
         self.environment |= {name: str(value) for name, value in settings.items()}
@@ -505,6 +511,22 @@ def test_a_worker_killed_while_it_looks_for_lost_messages_does_not_end_the_searc
         taken = next(text for text in said if text.startswith("SET unacked_mutex "))
     milliseconds = int(taken.split(" PX ")[1].split()[0])
     assert milliseconds <= 10_000  # visibility_timeout: no lost message waits much longer
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"), [("LEASE", "10"), ("LEASE", "0"), ("LONGEST_RETRY", "10")]
+)
+def test_a_worker_does_not_start_with_a_wait_as_long_as_the_visibility_timeout(
+    name: str, seconds: str
+) -> None:
+    """It holds what waits, and Redis would deliver a copy each time."""
+    environment = {**os.environ, name: seconds}
+    command = [sys.executable, "-c", "import tasks"]
+    started = subprocess.run(
+        command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert started.returncode == 1
+    assert f"{name} is {seconds} s. It must be more than 0, and less than" in started.stderr
 
 
 def test_who_has_released_a_lease_does_not_take_it_again(monkeypatch: pytest.MonkeyPatch) -> None:

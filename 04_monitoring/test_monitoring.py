@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import events
 import jobs
 import tasks
+import times
 import work
 from celery_app import QUEUES, celery
 from test_chapter import ENDED, HERE, LETTER, RECIPIENTS, Postroom, postroom, running, wait_until
@@ -387,7 +388,7 @@ def test_waits_double_up_to_a_bound_and_no_two_are_alike() -> None:
         assert 0.9 * most < max(waits) <= most
         assert len(set(waits)) == 200
     visibility: float = celery.conf.broker_transport_options["visibility_timeout"]
-    assert visibility > tasks.LONGEST_RETRY
+    assert visibility > times.LONGEST_RETRY
 
 
 def test_a_retry_says_when(postroom: Postroom) -> None:

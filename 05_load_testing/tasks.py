@@ -36,12 +36,11 @@ from celery_app import LOOK_EVERY, QUEUES, celery
 from contract import Report
 from redis_server import DATA, REDIS_URL
 from samples import sample_log
+from times import LEASE, LONGEST_RETRY, RETRY_AFTER, SOFT_SHUTDOWN, VISIBILITY_TIMEOUT
 
 PUSH_INTERVAL = 0.1  # seconds: at most ten events a second for one job
 BATCH = int(os.environ.get("BATCH", "10"))  # mails; a longer newsletter is spread over the slots
 MOST_ATTEMPTS = 6  # in a row that got the job no further
-RETRY_AFTER = float(os.environ.get("RETRY_AFTER", "2"))  # seconds, then twice as many, and again
-LONGEST_RETRY = 8.0  # seconds; less than the visibility timeout, for a worker holds what waits
 NEWSLETTER_LIMIT = float(os.environ.get("NEWSLETTER_LIMIT", "3600"))  # seconds
 REPORT_LIMIT = float(os.environ.get("REPORT_LIMIT", "300"))  # seconds
 TO_TIDY_UP = float(os.environ.get("TO_TIDY_UP", "10"))  # seconds from the soft limit to the hard
@@ -52,10 +51,10 @@ celery.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,  # at once, if only a process of the pool was killed
     worker_prefetch_multiplier=1,  # and no worker holds more than it can work on
-    # Redis does not notice that a worker is gone. So what is not acknowledged within ten
-    # seconds is delivered again, also if it is only slow: the lease keeps the copy waiting.
+    # Redis does not notice that a worker is gone. So what is not acknowledged in time is
+    # delivered again, also if it is only slow: the lease keeps the copy waiting.
     broker_transport_options={
-        "visibility_timeout": 10,
+        "visibility_timeout": VISIBILITY_TIMEOUT,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
         # One worker at a time looks for such messages. If it dies just then, another may after 5 s.
@@ -63,7 +62,7 @@ celery.conf.update(
         # The queues in the order of `--queues`: short newsletters pass by the batches of long ones.
         "queue_order_strategy": "priority",
     },
-    worker_soft_shutdown_timeout=3,  # told to stop: end your tasks in 3 s, or give them back
+    worker_soft_shutdown_timeout=SOFT_SHUTDOWN,
     # A worker has time: it waits for Redis to come back.
     task_publish_retry=True,
     broker_connection_retry_on_startup=True,
@@ -210,7 +209,7 @@ def batch(task: Task, job_id: str, first: int, last_attempt: bool) -> None:
     token = secrets.token_hex(8)
     with lease.take(f"{job_id}:{first}", token) as mine:
         if not mine:
-            raise task.retry(countdown=lease.LEASE)
+            raise task.retry(countdown=LEASE)
         job = jobs.find(job_id)
         if job is None or job.state in jobs.ENDED:
             return
@@ -267,7 +266,7 @@ def run(task: Task, job_id: str, steps: Steps, limit: float) -> None:
     token, trace, wait = secrets.token_hex(8), "", 0.0
     with lease.take(job_id, token) as mine:
         if not mine:  # or the one who was is dead: then its lease has run out by then
-            raise task.retry(countdown=lease.LEASE)
+            raise task.retry(countdown=LEASE)
         job, attempt = jobs.begin(job_id, token)
         if job is None:
             return
