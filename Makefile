@@ -6,13 +6,13 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 CHAPTERS := $(sort $(wildcard 0[1-5]_*/requirements.txt))
 NUMBERS := $(foreach chapter,$(CHAPTERS),$(firstword $(subst _, ,$(chapter))))
 NODE := $(foreach lock,$(wildcard 0[1-5]_*/package-lock.json),$(dir $(lock))node_modules/.ready)
+PAGES := $(shell grep -l '\[\[\[cog' *.md 0[1-5]_*/*.md notebooks/*.md)
 BIN := .venv/bin
 RUN := PYTHONPATH=. $(BIN)/python -m
-ALONE := $(addprefix tests/test_,alone.py faults.py hosts.py load.py notebooks.py)
 INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --constraint requirements.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test check results prepare notebooks notebooks-run notebooks-plan contenders sabotage diffs lock \
+.PHONY: help tour test test-all test-times check results prepare notebooks notebooks-run notebooks-plan contenders sabotage diffs lock \
 	load kill fault trouble mailbox clean $(NUMBERS)
 
 help:  ## This list
@@ -23,10 +23,14 @@ help:  ## This list
 tour: .venv/.tour  ## The same measurement in every chapter, and one table
 	@$(RUN) lab tour
 
-# What counts or times under load has the machine to itself.
-test: .venv/.test $(NODE)  ## Every test
-	$(RUN) pytest --numprocesses 3 --dist loadgroup $(addprefix --ignore ,$(ALONE))
-	$(RUN) pytest $(ALONE)
+test: .venv/.test $(NODE)  ## The tests, in some minutes
+	@$(RUN) lab test
+
+test-all: .venv/.test $(NODE)  ## Every test, also the long ones: whole fault tables, hosts, all notebooks
+	@$(RUN) lab test --all
+
+test-times: .venv/.test  ## Where the time of the last tests went
+	@$(RUN) lab test --times
 
 check: .venv/.test  ## Style, types, what differs between chapters, numbers in prose
 	$(BIN)/ruff check .
@@ -34,7 +38,7 @@ check: .venv/.test  ## Style, types, what differs between chapters, numbers in p
 	$(BIN)/mypy lab tests
 	@for chapter in $(dir $(CHAPTERS)); do echo mypy $$chapter; (cd $$chapter && ../$(BIN)/mypy .) || exit 1; done
 	$(RUN) lab stages
-	$(RUN) cogapp --check -r README.md INSTRUCTORS.md 0*/README.md 0*/GROWING.md
+	$(RUN) cogapp --check $(PAGES)
 
 $(NUMBERS): .venv/.tour $(NODE)
 	@$(RUN) lab run $@
@@ -72,7 +76,7 @@ contenders: .venv/.contenders  ## Install what notebook 06 compares Celery with
 results: .venv/.test  ## Measure every figure anew (or FIGURES=01_slots) and put it into the prose
 	$(RUN) lab figures $(FIGURES)
 	$(if $(FIGURES),,$(RUN) lab tour --keep)
-	$(RUN) cogapp -r README.md INSTRUCTORS.md 0*/README.md 0*/GROWING.md
+	$(RUN) cogapp -r $(PAGES)
 
 sabotage: .venv/.test $(NODE)  ## Harm a copy, one line at a time: do the tests notice? (or NAMES="07")
 	@$(RUN) lab sabotage $(NAMES)
