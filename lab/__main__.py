@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lab import figures, loadtest, run, sabotage, stages, tour
+from lab import figures, loadtest, proof, run, sabotage, stages, tour
 from lab.chapters import LabError
 from lab.loadtest import SHAPES
 from lab.outages import OUTAGES
@@ -27,6 +27,13 @@ def trouble(options: argparse.Namespace) -> None:
     from lab import troubles  # the other commands need nothing of Flask
 
     troubles.show(options.name)
+
+
+def test(options: argparse.Namespace) -> int | None:
+    if not options.times:
+        return proof.run(options.all)
+    print(proof.times())
+    return None
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -80,6 +87,11 @@ def main() -> int:
     command = commands.add_parser("stages", help="check what differs between chapters")
     command.add_argument("--write", action="store_true", help="write every DIFF.md anew")
     command.set_defaults(run=lambda options: stages.main(options.write))
+
+    command = commands.add_parser("test", help="run the tests, and say what came of them")
+    command.add_argument("--all", action="store_true", help="the long ones, too")
+    command.add_argument("--times", action="store_true", help="where the last run's time went")
+    command.set_defaults(run=test)
 
     command = commands.add_parser("sabotage", help="harm a copy: do the tests notice?")
     command.add_argument("names", nargs="*", help="which harms, such as 07; none: all")

@@ -39,13 +39,60 @@ def skips_fail(reporter: Any) -> bool:
     return bool(os.environ.get("CI") and reporter.stats.get("skipped"))
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of `shared_chapter` is put to every chapter, or to the CHAPTERS of its file.
+
+    In a browser, which costs most, `make test` passes by those between the first and the last:
+    what the page has there to the letter, it has in them as well.
+    """
+    if "shared_chapter" not in metafunc.fixturenames:
+        return
+    numbers: list[str] = getattr(metafunc.module, "CHAPTERS", lab.chapters())
+    in_browser = "page" in metafunc.fixturenames
+    everywhere = metafunc.definition.get_closest_marker("every_chapter")
+    between = set(numbers[1:-1]) if in_browser and not everywhere else set()
+    params = [
+        pytest.param(number, marks=pytest.mark.long if number in between else ())
+        for number in numbers
+    ]
+    metafunc.parametrize("shared_chapter", params, indirect=True, scope="session")
+
+
+SHARED = {
+    "counted",
+    "final",
+    "four_slots",
+    "later_table",
+    "network",
+    "one_slot",
+    "place",
+    "running",
+    "shared_chapter",
+    "tables",
+}
+"""Fixtures that several tests share: with several processes, each test that has one goes where
+the others go."""
+
+LONGEST = ("test_faults", "test_chapters", "test_walkthrough", "test_alone", "test_monitoring")
+"""The files that begin first, so that none of them is left for the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a running chapter stay together; the others go where there is room."""
     for item in items:
-        callspec = getattr(item, "callspec", None)
-        values = [str(value) for value in callspec.params.values()] if callspec else []
-        number = next((value for value in values if value in lab.chapters()), "")
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {number}"))
+        shared = sorted(SHARED & set(getattr(item, "fixturenames", ())))
+        if shared:
+            item.add_marker(pytest.mark.xdist_group(group(item, shared)))
+    items.sort(key=lambda item: (*LONGEST, item.path.stem).index(item.path.stem))
+
+
+def group(item: pytest.Item, shared: list[str]) -> str:
+    """A name for what the item shares: a chapter by its number, or its file's own fixtures."""
+    callspec = getattr(item, "callspec", None)
+    params = callspec.params if callspec else {}
+    if "shared_chapter" in shared:
+        return f"chapter {params['shared_chapter']}"
+    return " ".join([item.path.stem, *(f"{name} {params.get(name, '')}" for name in shared)])
 
 
 @pytest.fixture(scope="session")
@@ -71,11 +118,32 @@ def browser_type_launch_args(chromium: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module", params=lab.chapters())
-def chapter(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
-    """Each chapter in turn, running; its mail server takes no time, and no queue is too long."""
-    with lab.start(request.param, MAIL_DELAY=0, THREADS=8, LONGEST_WAIT=600) as running:
+QUICK: dict[str, Any] = {"VISIBILITY_TIMEOUT": 4, "LEASE": 2, "LONGEST_RETRY": 3}
+"""Shorter than what the chapters say, and in the same order: a test need not wait for ten seconds
+until a message comes back. The rows of the fault table that run as shipped are in test_faults."""
+
+
+@pytest.fixture(scope="session")
+def shared_chapter(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
+    """A chapter that runs for all tests that can share it. What is killed comes back."""
+    more: dict[str, Any] = {
+        "THREADS": 32,
+        "MAIL_DELAY": 0.1,
+        "RETRY_AFTER": 0.2,
+        "SMTP_TIMEOUT": 60,
+    }
+    more |= {"LONGEST_WAIT": 600, "LOOK_EVERY": 1}
+    pauses = {"redis": 3.0}
+    with lab.start(request.param, restart=True, restart_after=pauses, **QUICK, **more) as running:
         yield running
+
+
+@pytest.fixture
+def chapter(shared_chapter: lab.Chapter) -> Iterator[lab.Chapter]:
+    """Each chapter in turn, running; its mail server takes no time, and no queue is too long."""
+    shared_chapter.mailbox.set(delay=0)
+    yield shared_chapter
+    shared_chapter.mailbox.mend()
 
 
 @contextmanager
@@ -96,7 +164,12 @@ def visit(page: Page, chapter: lab.Chapter, query: str = "") -> Page:
     page.goto(chapter.url + query)
     jobs = requests.get(f"{chapter.url}/jobs", timeout=30).json()
     drawn = "number => document.querySelectorAll('#jobs article').length >= number"
-    wait_for(page, drawn, arg=len(jobs))
+    deadline = time.monotonic() + 60
+    while not page.evaluate(drawn, len(jobs)):
+        assert time.monotonic() < deadline, f"{len(jobs)} jobs were not drawn within 60 s"
+        page.wait_for_timeout(1000)
+        # 503 says "try again": on a busy machine Redis takes longer than 0.4 s.
+        page.goto(chapter.url + query)
     return page
 
 

@@ -20,7 +20,10 @@ from lab.hosts import Network
 
 from .conftest import ROOT
 
-pytestmark = pytest.mark.timeout(180)  # the first test waits for the start
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(180),  # the first test waits for the start
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -235,6 +235,7 @@ def test_an_unknown_fault_is_refused(running: Chapter) -> None:
 # --- Loading --------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_visitor_keeps_coming_while_the_server_stalls(running: Chapter) -> None:
     """Open arrivals: a stall of one second is felt by all who came in it, and they are counted."""
     rate = 40

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import yaml
 from playwright.sync_api import Browser, Page, expect
 
 import lab
@@ -18,38 +20,95 @@ from lab.chapters import folder
 from lab.faults import wait_until
 from lab.prometheus import Prometheus, watching
 
+from .conftest import ROOT
 from .test_push import send, state, visit
 
 LETTER = {"subject": "News", "body": "Hello", "recipients": ["ann@example.com"]}
 
 
-@pytest.fixture(scope="module")
-def monitored() -> Iterator[lab.Chapter]:
-    with lab.start("04", restart=True, MAIL_DELAY=0.02, RETRY_AFTER=0.5, LOOK_EVERY=1) as running:
-        yield running
+CHAPTERS = ["04"]
+RULES = folder("04") / "alerts.yml"
+ALERTS = re.findall(r"alert: (\w+)", RULES.read_text())
+
+
+@pytest.fixture
+def monitored(shared_chapter: lab.Chapter) -> Iterator[lab.Chapter]:
+    """Chapter 04, well, and with nothing left of earlier tests."""
+    outages.mend(shared_chapter)
+    yield shared_chapter
+    outages.mend(shared_chapter)
 
 
 @pytest.fixture(scope="module")
-def prometheus(monitored: lab.Chapter) -> Iterator[Prometheus]:
+def prometheus(shared_chapter: lab.Chapter) -> Iterator[Prometheus]:
     if not shutil.which("prometheus"):
         pytest.skip("No Prometheus on PATH. On Debian or Ubuntu: apt-get install prometheus")
-    with watching(monitored) as found:
+    with watching(shared_chapter) as found:
         yield found
 
 
 @pytest.fixture
-def mended(monitored: lab.Chapter) -> Iterator[lab.Chapter]:
-    yield monitored
-    outages.mend(monitored)
-
-
-def test_configuration_and_rules_are_what_prometheus_takes() -> None:
-    if not shutil.which("promtool"):
+def promtool() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run Prometheus's own tool in a folder."""
+    program = shutil.which("promtool")
+    if program is None:
         pytest.skip("No promtool on PATH. On Debian or Ubuntu: apt-get install prometheus")
-    command = ["promtool", "check", "config", "prometheus.yml"]
-    done = subprocess.run(command, cwd=folder("04"), capture_output=True, text=True, timeout=60)
+
+    def run(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [program, *arguments]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def test_configuration_and_rules_are_what_prometheus_takes(promtool: Any) -> None:
+    done = promtool(folder("04"), "check", "config", "prometheus.yml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "alerts.yml" in done.stdout
+
+
+# --- The alerts -----------------------------------------------------------------------
+
+
+def test_each_alert_fires_when_it_should_and_not_before(promtool: Any) -> None:
+    done = promtool(ROOT / "tests", "test", "rules", "alerts_test.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("expression", ["vector(0) > 1", "vector(1) > 0"], ids=["never", "always"])
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_that_fires_never_or_always_is_noticed(
+    promtool: Any, tmp_path: Path, alert: str, expression: str
+) -> None:
+    rules = yaml.safe_load(RULES.read_text())
+    (rule,) = (each for each in rules["groups"][0]["rules"] if each["alert"] == alert)
+    rule["expr"] = expression
+    (tmp_path / "alerts.yml").write_text(yaml.safe_dump(rules))
+    tests = (ROOT / "tests" / "alerts_test.yml").read_text()
+    (tmp_path / "alerts_test.yml").write_text(tests.replace("../04_monitoring/", ""))
+    done = promtool(tmp_path, "test", "rules", "alerts_test.yml")
+    assert done.returncode == 1, done.stdout
+    assert f"alertname: {alert}" in done.stdout + done.stderr
+
+
+def test_an_alert_fires_and_is_silent_again(prometheus: Prometheus, monitored: lab.Chapter) -> None:
+    """From the outage through metrics, scrape and rule to Prometheus's list of alerts."""
+    wait_until(lambda: "BrokerAway" not in prometheus.firing())
+    outages.freeze("redis")(monitored)
+    wait_until(lambda: "BrokerAway" in prometheus.firing())
+    outages.mend(monitored)
+    wait_until(lambda: "BrokerAway" not in prometheus.firing())
+
+
+def test_nothing_fires_while_all_is_well(prometheus: Prometheus, monitored: lab.Chapter) -> None:
+    wait_until(lambda: not prometheus.firing(), 100)
+    for _ in range(3):
+        lab.send_newsletter(monitored.url, 10)
+        lab.make_report(monitored.url, 20_000)
+        assert prometheus.firing() == set()
+
+
+# --- Its numbers ----------------------------------------------------------------------
 
 
 def test_every_service_is_scraped_under_its_name(prometheus: Prometheus) -> None:
@@ -86,45 +145,7 @@ def test_every_query_of_the_dashboard_and_of_the_rules_finds_something(
         wait_until(lambda query=query: prometheus.query(query), 30)  # type: ignore[misc]
 
 
-ALERTS: dict[str, Callable[[lab.Chapter], None]] = {
-    "ServiceDown": outages.freeze("flower"),
-    "BrokerAway": outages.freeze("redis"),
-    "ErrorRate": outages.freeze("redis"),
-    "NothingConsumed": outages.take_nothing,
-    "BeatGone": outages.freeze("beat"),
-    "QueueTooOld": outages.flood,
-    "Retries": outages.drop_mails,
-    "DeadLetters": outages.lose_upload,
-}
-
-
-@pytest.mark.timeout(200)
-@pytest.mark.parametrize("alert", ALERTS)
-def test_an_alert_fires_and_is_silent_again(
-    prometheus: Prometheus, mended: lab.Chapter, alert: str
-) -> None:
-    wait_until(lambda: alert not in prometheus.firing(), 60)
-    ALERTS[alert](mended)
-
-    def fires() -> bool:
-        requests.get(f"{mended.url}/jobs", timeout=10)  # visitors come all the while
-        return alert in prometheus.firing()
-
-    wait_until(fires, 60)
-
-
-def test_every_alert_is_fired_here() -> None:
-    text = (folder("04") / "alerts.yml").read_text()
-    assert set(re.findall(r"alert: (\w+)", text)) == set(ALERTS)
-
-
-def test_nothing_fires_while_all_is_well(prometheus: Prometheus, monitored: lab.Chapter) -> None:
-    outages.mend(monitored)
-    wait_until(lambda: not prometheus.firing(), 60)
-    for _ in range(3):
-        lab.send_newsletter(monitored.url, 10)
-        lab.make_report(monitored.url, 20_000)
-        assert prometheus.firing() == set()
+# --- Its pages ------------------------------------------------------------------------
 
 
 def test_the_page_of_flower_shows_a_task_with_its_arguments(
@@ -165,11 +186,11 @@ def test_the_page_links_to_what_watches(monitored: lab.Chapter, page: Page) -> N
 
 
 def test_the_page_says_when_the_next_try_is_and_replays_a_dead_letter(
-    mended: lab.Chapter, page: Page
+    monitored: lab.Chapter, page: Page
 ) -> None:
-    visit(page, mended)
+    visit(page, monitored)
     expect(page.locator("#dead-letters .none")).to_be_visible()
-    mended.mailbox.set(drop_every=1)
+    monitored.mailbox.set(drop_every=1)
     send(page, 3)
     card = page.locator("#jobs article").first
     expect(card.locator(".state")).to_have_text(
@@ -180,24 +201,24 @@ def test_the_page_says_when_the_next_try_is_and_replays_a_dead_letter(
     expect(letter).to_contain_text("The mail server is away: 0 of 3 mails were sent")
     letter.locator("summary").click()
     expect(letter.locator("pre")).to_contain_text("MailServerAway")
-    mended.mailbox.mend()
+    monitored.mailbox.mend()
     letter.get_by_role("button", name="Replay").click()
     state(page, "SUCCESS")
     expect(card).to_contain_text("3 sent, 0 refused")
     expect(letter).to_have_count(0)
-    assert len(mended.mailbox.messages(card.get_attribute("data-job") or "")) == 3
+    assert len(monitored.mailbox.messages(card.get_attribute("data-job") or "")) == 3
 
 
-def test_dead_letters_are_discarded_from_the_page(mended: lab.Chapter, page: Page) -> None:
+def test_dead_letters_are_discarded_from_the_page(monitored: lab.Chapter, page: Page) -> None:
     for _ in range(2):
-        outages.lose_upload(mended)
-    visit(page, mended)
+        outages.lose_upload(monitored)
+    visit(page, monitored)
     letters = page.locator("#dead-letters article")
     expect(letters).to_have_count(2, timeout=30_000)
     letters.first.get_by_role("button", name="Discard").click()
     expect(letters).to_have_count(1)
-    outages.lose_upload(mended)
+    outages.lose_upload(monitored)
     expect(letters).to_have_count(2, timeout=30_000)
     page.get_by_role("button", name="Discard all").click()
     expect(page.locator("#dead-letters .none")).to_be_visible()
-    assert requests.get(f"{mended.url}/dead-letters", timeout=10).json() == []
+    assert requests.get(f"{monitored.url}/dead-letters", timeout=10).json() == []

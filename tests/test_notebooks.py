@@ -22,6 +22,8 @@ from .conftest import ROOT
 
 NOTEBOOKS = paths()
 IDS = [path.stem for path in NOTEBOOKS]
+SAMPLE = "01"
+"""The one that `make test` runs; `make test-all` runs them all."""
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
 
 
@@ -41,8 +43,16 @@ def printed(notebook: Any) -> str:
 # --- They run -------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
-@each
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.long) if path.stem[:2] != SAMPLE else path
+        for path in NOTEBOOKS
+    ],
+    ids=IDS,
+)
 def test_it_runs_from_top_to_bottom(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim that is broken raises; one that is too noisy says so, and that is no failure."""
     monkeypatch.setenv("QUICK", "1")

@@ -204,6 +204,7 @@ def worst_ms(page: Page) -> float:
     return float(number) * {"ms": 1, "s": 1000}[unit]
 
 
+@pytest.mark.alone
 def test_at_one_slot_the_heartbeat_stops_during_a_newsletter(
     page: Page, one_slot: lab.Chapter
 ) -> None:
@@ -213,6 +214,7 @@ def test_at_one_slot_the_heartbeat_stops_during_a_newsletter(
     assert worst_ms(page) > NEWSLETTER_MS / 2
 
 
+@pytest.mark.alone
 def test_at_four_slots_the_heartbeat_does_not_notice(page: Page, four_slots: lab.Chapter) -> None:
     measured = []
     for _ in range(3):  # another program may disturb one measurement, a newsletter disturbs all

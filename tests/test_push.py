@@ -22,21 +22,16 @@ from lab.watch import Watcher
 from . import conftest
 from .conftest import silent, wait_for
 
-PUSHING = [number for number in chapters() if number >= "02"]
+CHAPTERS = [number for number in chapters() if number >= "02"]
 TIMEOUT = 40_000  # ms, for whatever a browser waits for
 
 
-@pytest.fixture(scope="module", params=PUSHING)
-def pushing(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
-    settings: dict[str, Any] = {"MAIL_DELAY": 0.12, "RETRY_AFTER": 0.2, "SMTP_TIMEOUT": 60}
-    with lab.start(request.param, restart=True, **settings) as running:
-        yield running
-
-
 @pytest.fixture
-def chapter(pushing: lab.Chapter) -> Iterator[lab.Chapter]:
-    yield pushing
-    pushing.mailbox.mend()
+def chapter(shared_chapter: lab.Chapter) -> Iterator[lab.Chapter]:
+    """A mail takes longer than two pushes are apart: each is a step that is pushed."""
+    shared_chapter.mailbox.set(delay=0.12)
+    yield shared_chapter
+    shared_chapter.mailbox.mend()
 
 
 def newsletter(chapter: lab.Chapter, recipients: int = 5) -> str:
@@ -322,6 +317,7 @@ def test_a_second_tab_shows_the_same(
         state(tab, "SUCCESS")
 
 
+@pytest.mark.every_chapter
 def test_a_lost_connection_is_taken_up_again(
     postroom: Page, chapter: lab.Chapter, context: BrowserContext
 ) -> None:
@@ -392,8 +388,9 @@ def test_the_page_says_that_a_job_is_lost(page: Page) -> None:
 
 def test_push_is_not_late(chapter: lab.Chapter) -> None:
     """A step is received well before the next one is done, in the median."""
+    chapter.mailbox.set(delay=0.4)
     with Watcher(chapter.url) as watcher:
-        job = newsletter(chapter, 20)
+        job = newsletter(chapter, 8)
         watcher.watch(job)
         watcher.wait_for_end(job)
     assert all(receipt.latency > 0 for receipt in watcher.receipts)

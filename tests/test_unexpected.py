@@ -140,11 +140,11 @@ def test_no_method_makes_a_route_fail(
 
 
 @pytest.fixture(scope="module")
-def browser(chapter: lab.Chapter) -> Any:
-    if chapter.number == "01":  # no Socket.IO there
+def browser(shared_chapter: lab.Chapter) -> Any:
+    if shared_chapter.number == "01":  # no Socket.IO there
         return None
     client = socketio.SimpleClient()
-    client.connect(chapter.url, transports=["websocket"])
+    client.connect(shared_chapter.url, transports=["websocket"])
     return client
 
 

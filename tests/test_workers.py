@@ -15,12 +15,13 @@ from lab.chapters import chapters
 from .conftest import wait_for
 from .test_push import WATCH_THE_BARS, bars, send, state, visit, wait_for_bar
 
+CHAPTERS = [number for number in chapters() if number >= "03"]
 
-@pytest.fixture(scope="module", params=[number for number in chapters() if number >= "03"])
-def workers(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
-    pauses = {"redis": 3.0}
-    with lab.start(request.param, restart=True, restart_after=pauses, MAIL_DELAY=0.1) as running:
-        yield running
+
+@pytest.fixture
+def workers(shared_chapter: lab.Chapter) -> Iterator[lab.Chapter]:
+    yield shared_chapter
+    shared_chapter.mailbox.mend()
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_who_watches_hears_of_what_a_worker_did_before_the_room_was_joined(
 
 def test_the_heartbeat_does_not_notice_a_report(page_of_workers: Page) -> None:
     page = page_of_workers
-    page.fill("[name=lines]", "300000")
+    page.fill("[name=lines]", "100000")
     page.click("#report > button")
     state(page, "PROGRESS")
     beats = "n => Number(document.querySelector('#heartbeat').dataset.beats ?? 0) >= n"
