@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from prometheus_client.parser import text_string_to_metric_families
 
 import events
+import flower_server
 import jobs
 import tasks
 import work
@@ -33,6 +35,7 @@ from test_chapter import (
     LETTER,
     RECIPIENTS,
     Postroom,
+    free_ports,
     is_open,
     postroom,
     running,
@@ -458,6 +461,55 @@ def test_an_event_that_could_not_be_published_is_published_next() -> None:
     assert wire.published == []
     dispatcher.flush()
     assert wire.published == ["task-started"]
+
+
+@contextmanager
+def lone_flower(postroom: Postroom, data: Path) -> Iterator[tuple[str, str]]:
+    """A Flower beside a database of Redis that nobody else uses; gives its URL and that broker's.
+
+    Its name and password are `me` and `secret`.
+    """
+    (port,) = free_ports(1)
+    broker = f"redis://127.0.0.1:{postroom.environment['REDIS_PORT']}/1"
+    settings = {"FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": "me:secret"}
+    settings |= {"REDIS_URL": broker, "DATA": str(data)}
+    command = [sys.executable, "flower_server.py"]
+    with subprocess.Popen(command, cwd=HERE, env=postroom.environment | settings) as process:
+        try:
+            wait_until(lambda: is_open(port))
+            yield f"http://127.0.0.1:{port}", broker
+        finally:
+            process.kill()
+
+
+def test_flower_forgets_the_oldest_of_too_many_tasks(postroom: Postroom, tmp_path: Path) -> None:
+    too_many = flower_server.MOST_TASKS + 500
+    with lone_flower(postroom, tmp_path) as (url, broker), Celery(broker=broker) as theirs:
+        lists = {"buffer_group": ["task"], "buffer_limit": 1000}
+        dispatcher = theirs.events.Dispatcher(theirs.connection_for_write(), "made@up", **lists)
+
+        def get(path: str) -> requests.Response:
+            return requests.get(url + path, auth=("me", "secret"), timeout=30)
+
+        def listens() -> bool:
+            dispatcher.send("worker-heartbeat")
+            return len(get("/workers?json=1").json()["data"]) == 1
+
+        wait_until(listens)
+        for n in range(too_many):
+            dispatcher.send("task-received", uuid=f"task-{n}", name="made up")
+        dispatcher.flush()
+        wait_until(lambda: get(f"/api/task/info/task-{too_many - 1}").ok)
+        assert get("/api/task/info/task-0").status_code == 404
+        assert len(get("/api/tasks?limit=10000").json()) == flower_server.MOST_TASKS
+
+
+def test_flower_says_what_goes_wrong(postroom: Postroom) -> None:
+    wait_until(lambda: flower_answers(postroom))
+    asked = {"refresh": "1", "workername": "nobody"}
+    flower(postroom, "/api/workers", auth=login(postroom), params=asked)
+    log = postroom.data / "flower.log"
+    wait_until(lambda: "Inspect method stats failed" in log.read_text())
 
 
 def test_flower_listens_on_this_machine_only_and_hides_its_password(postroom: Postroom) -> None:
