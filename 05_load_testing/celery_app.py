@@ -6,12 +6,13 @@ from celery import Celery
 
 import tracing  # noqa: F401  (every process that sends a task gives it a correlation id)
 from redis_server import REDIS_URL
+from task_events import TaskEvents
 
 BULK = "bulk"  # batches of long newsletters; the mail worker looks into `mail` first
 QUEUES = ("mail", BULK, "reports")
 LOOK_EVERY = float(os.environ.get("LOOK_EVERY", "5"))  # seconds
 
-celery = Celery("postroom", broker=REDIS_URL, backend=REDIS_URL)
+celery = Celery("postroom", broker=REDIS_URL, backend=REDIS_URL, events=TaskEvents)
 celery.conf.update(
     accept_content=["json"],  # a message is data; pickle would let whoever writes one run code
     task_default_queue="mail",

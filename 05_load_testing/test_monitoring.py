@@ -7,8 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,12 +24,24 @@ from celery.exceptions import SoftTimeLimitExceeded
 from prometheus_client.parser import text_string_to_metric_families
 
 import events
+import flower_server
 import jobs
 import tasks
 import times
 import work
 from celery_app import QUEUES, celery
-from test_chapter import ENDED, HERE, LETTER, RECIPIENTS, Postroom, postroom, running, wait_until
+from test_chapter import (
+    ENDED,
+    HERE,
+    LETTER,
+    RECIPIENTS,
+    Postroom,
+    free_ports,
+    is_open,
+    postroom,
+    running,
+    wait_until,
+)
 
 __all__ = ["postroom", "running"]  # fixtures, which this file has its tests use
 Samples = dict[tuple[str, ...], float]
@@ -322,43 +337,43 @@ def flower_answers(postroom: Postroom) -> bool:
         return False
 
 
-def test_flower_wants_its_password_and_knows_the_tasks_after_a_kill(postroom: Postroom) -> None:
+def wait_until_flower_listens(postroom: Postroom) -> None:
+    """Until it hears one more heartbeat of a worker: what comes from now on, it will hear too."""
+
+    def heard() -> int:
+        answer = flower(postroom, "/workers?json=1", auth=login(postroom))
+        return sum(worker.get("worker-heartbeat", 0) for worker in answer.json()["data"])
+
     wait_until(lambda: flower_answers(postroom))
+    before = heard()
+    wait_until(lambda: heard() != before)
+
+
+def rows(postroom: Postroom, *jobs: str) -> list[dict[str, Any]]:
+    """What Flower shows of these newsletters."""
+    answer = flower(postroom, "/api/tasks", auth=login(postroom), params={"limit": 10_000})
+    tasks: dict[str, dict[str, Any]] = answer.json() if answer.ok else {}
+    return [task for task in tasks.values() if any(job in str(task["args"]) for job in jobs)]
+
+
+def test_flower_wants_its_password_and_knows_the_tasks_after_a_kill(postroom: Postroom) -> None:
+    wait_until_flower_listens(postroom)
     for path in ("/", "/tasks", "/api/tasks", "/api/workers"):
         assert flower(postroom, path).status_code == 401, path
         assert flower(postroom, path, auth=("postroom", "postroom")).status_code == 401, path
     assert len(login(postroom)[1]) >= 16
 
-    job = ""
-
-    def found() -> list[dict[str, Any]]:
-        answer = flower(postroom, "/api/tasks", auth=login(postroom), params={"limit": 10_000})
-        tasks: dict[str, dict[str, Any]] = answer.json() if answer.ok else {}
-        return [task for task in tasks.values() if job in str(task["args"])]
-
-    def knows_another() -> bool:
-        """Flower shows what it has heard, and after Redis was away it listens again only later."""
-        nonlocal job
-        job = postroom.send()
-        postroom.finish(job)
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
-            if [task["state"] for task in found()] == ["SUCCESS"]:
-                return True
-            time.sleep(0.1)
-        return False
-
-    wait_until(knows_another, timeout=100)
-    assert found()[0]["name"] == "newsletter"
-    assert not any(address in json.dumps(found()) for address in RECIPIENTS)
+    job = postroom.send()
+    wait_until(lambda: [row["state"] for row in rows(postroom, job)] == ["SUCCESS"])
+    assert rows(postroom, job)[0]["name"] == "newsletter"
+    assert not any(address in json.dumps(rows(postroom, job)) for address in RECIPIENTS)
     begun = time.time()
 
     def saved() -> bool:
-        """Since then, and not at this moment: a kill in the middle of saving loses it."""
-        files = postroom.data.glob("flower*")
-        states = [path for path in files if not {".tmp", ".log"} & set(path.suffixes)]
-        times = [path.stat().st_mtime for path in states]
-        return bool(times) and begun + 0.1 < max(times) < time.time() - 1
+        """Written under another name, then put in the place of the last one."""
+        files = [path for path in postroom.data.glob("flower*") if path.suffix != ".log"]
+        times = [path.stat().st_mtime for path in files if ".tmp" not in path.suffixes]
+        return bool(times) and min(times) > begun
 
     wait_until(saved)
     old = login(postroom)
@@ -366,7 +381,136 @@ def test_flower_wants_its_password_and_knows_the_tasks_after_a_kill(postroom: Po
     postroom.processes["flower"].wait(10)
     postroom.start("flower")
     wait_until(lambda: login(postroom) != old and flower_answers(postroom))
-    wait_until(lambda: len(found()) == 1)
+    wait_until(lambda: len(rows(postroom, job)) == 1)
+
+
+@contextmanager
+def mail_slots(postroom: Postroom, count: int) -> Iterator[None]:
+    """For a while the mail worker has more than one slot."""
+
+    def restart(count: int) -> None:
+        postroom.signal("mail", signal.SIGTERM)
+        postroom.processes["mail"].wait(30)
+        postroom.environment["MAIL_SLOTS"] = str(count)
+        postroom.start("mail")
+        wait_until(lambda: is_open(postroom.metrics_ports["mail"]))
+
+    restart(count)
+    try:
+        yield
+    finally:
+        restart(1)
+
+
+def test_flower_shows_the_start_and_the_end_of_each_of_many_newsletters(
+    postroom: Postroom,
+) -> None:
+    wait_until_flower_listens(postroom)
+    with mail_slots(postroom, 16):
+        jobs = [postroom.send(LETTER | {"recipients": RECIPIENTS[:1]}) for _ in range(40)]
+        for job in jobs:
+            assert postroom.finish(job)["state"] == "SUCCESS"
+
+        def complete() -> bool:
+            shown = rows(postroom, *jobs)
+            well = [row for row in shown if row["state"] == "SUCCESS" and row["started"]]
+            return len(shown) == len(well) == len(jobs) and all(row["received"] for row in shown)
+
+        wait_until(complete, timeout=20)
+
+
+class Wire:
+    """In the place of Redis: what is published, and what happens while it is."""
+
+    def __init__(self, *meanwhile: Callable[[], None]) -> None:
+        self.meanwhile = list(meanwhile)
+        self.published: list[str] = []
+
+    def publish(self, events: list[dict[str, Any]], **_: Any) -> None:
+        sent = [event["type"] for event in events]
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        self.published += sent
+
+
+def test_an_event_that_comes_while_others_are_published_is_published_next() -> None:
+    dispatcher = celery.events.Dispatcher(celery.connection_for_write(), buffer_group=["task"])
+
+    def another_slot() -> None:
+        thread = threading.Thread(target=dispatcher.send, args=("task-succeeded",))
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()  # a slot does not wait for Redis
+
+    dispatcher.producer = wire = Wire(another_slot)
+    dispatcher.send("task-started")
+    dispatcher.flush()
+    assert wire.published == ["task-started"]
+    dispatcher.flush()
+    assert wire.published == ["task-started", "task-succeeded"]
+
+
+def test_an_event_that_could_not_be_published_is_published_next() -> None:
+    dispatcher = celery.events.Dispatcher(celery.connection_for_write(), buffer_group=["task"])
+
+    def redis_is_away() -> None:
+        raise ConnectionError
+
+    dispatcher.producer = wire = Wire(redis_is_away)
+    dispatcher.send("task-started")
+    dispatcher.flush()
+    assert wire.published == []
+    dispatcher.flush()
+    assert wire.published == ["task-started"]
+
+
+@contextmanager
+def lone_flower(postroom: Postroom, data: Path) -> Iterator[tuple[str, str]]:
+    """A Flower beside a database of Redis that nobody else uses; gives its URL and that broker's.
+
+    Its name and password are `me` and `secret`.
+    """
+    (port,) = free_ports(1)
+    broker = f"redis://127.0.0.1:{postroom.environment['REDIS_PORT']}/1"
+    settings = {"FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": "me:secret"}
+    settings |= {"REDIS_URL": broker, "DATA": str(data)}
+    command = [sys.executable, "flower_server.py"]
+    with subprocess.Popen(command, cwd=HERE, env=postroom.environment | settings) as process:
+        try:
+            wait_until(lambda: is_open(port))
+            yield f"http://127.0.0.1:{port}", broker
+        finally:
+            process.kill()
+
+
+def test_flower_forgets_the_oldest_of_too_many_tasks(postroom: Postroom, tmp_path: Path) -> None:
+    too_many = flower_server.MOST_TASKS + 500
+    with lone_flower(postroom, tmp_path) as (url, broker), Celery(broker=broker) as theirs:
+        lists = {"buffer_group": ["task"], "buffer_limit": 1000}
+        dispatcher = theirs.events.Dispatcher(theirs.connection_for_write(), "made@up", **lists)
+
+        def get(path: str) -> requests.Response:
+            return requests.get(url + path, auth=("me", "secret"), timeout=30)
+
+        def listens() -> bool:
+            dispatcher.send("worker-heartbeat")
+            return len(get("/workers?json=1").json()["data"]) == 1
+
+        wait_until(listens)
+        for n in range(too_many):
+            dispatcher.send("task-received", uuid=f"task-{n}", name="made up")
+        dispatcher.flush()
+        wait_until(lambda: get(f"/api/task/info/task-{too_many - 1}").ok)
+        assert get("/api/task/info/task-0").status_code == 404
+        assert len(get("/api/tasks?limit=10000").json()) == flower_server.MOST_TASKS
+
+
+def test_flower_says_what_goes_wrong(postroom: Postroom) -> None:
+    wait_until(lambda: flower_answers(postroom))
+    asked = {"refresh": "1", "workername": "nobody"}
+    flower(postroom, "/api/workers", auth=login(postroom), params=asked)
+    log = postroom.data / "flower.log"
+    wait_until(lambda: "Inspect method stats failed" in log.read_text())
 
 
 def test_flower_listens_on_this_machine_only_and_hides_its_password(postroom: Postroom) -> None:

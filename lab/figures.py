@@ -14,6 +14,7 @@ from lab import (
     figures_05,
     hosts,
     plots,
+    task_events,
 )
 from lab.chapters import LabError
 from lab.results import from_root, record
@@ -43,6 +44,7 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "04_recovery": figures_04.recovery,
     "04_detection": figures_04.detection,
     "04_faults": figures_04.fault_table,
+    "04_events": task_events.measure,
     **figures_05.FIGURES,
     "06_contenders": contenders.measure,
 }

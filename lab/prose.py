@@ -379,6 +379,29 @@ def detection() -> str:
     return table(heading, rows, numbers=False) + under(document, text)
 
 
+def events() -> str:
+    document = recorded("04_events")
+    figures = document["figures"]
+    names = {"celery": "Celery's own", "ours": "the chapter's", "5.7.0": "Celery's own, of 5.7.0"}
+    columns = ["received", "started", "succeeded", "success"]
+    rows = [
+        [f"{number}, {names[way]}", *(count(row[column]) for column in columns)]
+        for number in ("04", "05")
+        for way, row in figures[number].items()
+    ]
+    heading = ["chapter, dispatcher", "received", "started", "ended", "rows that say SUCCESS"]
+    text = (
+        f"Of {figures['letters']} newsletters of one mail on 16 slots. "
+        "Three runs in turn: median (smallest–largest). "
+    )
+    return table(heading, rows) + under(document, text)
+
+
+def count(spread: dict[str, float]) -> str:
+    """`97 (96–98)`: a number of things, as median, smallest and largest of the runs."""
+    return f"{spread['median']:.0f} ({spread['min']:.0f}–{spread['max']:.0f})"
+
+
 # --- Chapter 05 -----------------------------------------------------------------------
 
 KINDS = {"visit": "visits", "newsletter": "newsletters", "report": "reports"}
