@@ -2,7 +2,7 @@
 
 from celery import Celery
 
-from redis_server import REDIS_URL
+from redis_server import REDIS_TIMEOUT, REDIS_URL
 
 celery = Celery("postroom", broker=REDIS_URL, backend=REDIS_URL)
 celery.conf.update(
@@ -22,10 +22,10 @@ celery.conf.update(
         "interval_start": 0,
         "interval_step": 0.1,
         "interval_max": 0.1,
-        "socket_connect_timeout": 0.4,
-        "socket_timeout": 0.4,
+        "socket_connect_timeout": REDIS_TIMEOUT,
+        "socket_timeout": REDIS_TIMEOUT,
     },
-    redis_socket_connect_timeout=0.4,
-    redis_socket_timeout=0.4,
+    redis_socket_connect_timeout=REDIS_TIMEOUT,
+    redis_socket_timeout=REDIS_TIMEOUT,
     result_backend_transport_options={"retry_policy": {"max_retries": 0}},
 )

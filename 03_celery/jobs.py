@@ -25,7 +25,7 @@ from redis.retry import Retry
 
 from celery_app import celery
 from contract import Newsletter, Report
-from redis_server import DATA, REDIS_URL
+from redis_server import DATA, REDIS_TIMEOUT, REDIS_URL
 
 JOB_TTL = int(os.environ.get("JOB_TTL", "86400"))  # seconds until a record is forgotten
 RESEND_AFTER = float(os.environ.get("RESEND_AFTER", "30"))  # seconds
@@ -49,7 +49,7 @@ def connect(timeout: float, tries: int) -> Any:
     )
 
 
-store = connect(timeout=0.4, tries=0)  # a worker takes a more patient one: see tasks.py
+store = connect(REDIS_TIMEOUT, tries=0)  # a worker takes a more patient one: see tasks.py
 
 
 @dataclass

@@ -5,7 +5,7 @@ import os
 from celery import Celery
 
 import tracing  # noqa: F401  (every process that sends a task gives it a correlation id)
-from redis_server import REDIS_URL
+from redis_server import REDIS_TIMEOUT, REDIS_URL
 from task_events import TaskEvents
 
 QUEUES = ("mail", "reports")
@@ -29,10 +29,10 @@ celery.conf.update(
         "interval_start": 0,
         "interval_step": 0.1,
         "interval_max": 0.1,
-        "socket_connect_timeout": 0.4,
-        "socket_timeout": 0.4,
+        "socket_connect_timeout": REDIS_TIMEOUT,
+        "socket_timeout": REDIS_TIMEOUT,
     },
-    redis_socket_connect_timeout=0.4,
-    redis_socket_timeout=0.4,
+    redis_socket_connect_timeout=REDIS_TIMEOUT,
+    redis_socket_timeout=REDIS_TIMEOUT,
     result_backend_transport_options={"retry_policy": {"max_retries": 0}},
 )

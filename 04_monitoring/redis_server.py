@@ -12,6 +12,8 @@ from pathlib import Path
 REDIS_PORT = os.environ.get("REDIS_PORT", "6379")
 OURS = f"redis://127.0.0.1:{REDIS_PORT}/0"
 REDIS_URL = os.environ.get("REDIS_URL") or OURS
+REDIS_TIMEOUT = float(os.environ.get("REDIS_TIMEOUT", "0.4"))
+"""Seconds that the web process waits for Redis before it answers 503. Workers have more time."""
 
 DATA = Path(os.environ.get("DATA") or Path(__file__).parent / "data")
 """Where everything that must survive a restart lies: Redis, uploads, the time of the last beat."""

@@ -20,6 +20,8 @@ REDIS_PASSWORD = os.environ.get("REDIS_PASSWORD", "")
 LOGIN = f":{quote(REDIS_PASSWORD, safe='')}@" if REDIS_PASSWORD else ""
 OURS = f"redis://{LOGIN}127.0.0.1:{REDIS_PORT}/0"
 REDIS_URL = os.environ.get("REDIS_URL") or OURS
+REDIS_TIMEOUT = float(os.environ.get("REDIS_TIMEOUT", "0.4"))
+"""Seconds that the web process waits for Redis before it answers 503. Workers have more time."""
 
 DATA = Path(os.environ.get("DATA") or Path(__file__).parent / "data")
 """Where everything that must survive a restart lies: Redis, uploads, the time of the last beat."""

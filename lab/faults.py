@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import requests
+from redis import Redis
 
 from lab.chapters import Chapter, LabError, start
 from lab.load import ENDED, addresses, post
@@ -40,11 +41,22 @@ def kill(*names: str, children: bool = False) -> Fault:
     """`kill -9`, all at once."""
 
     def hurt(chapter: Chapter) -> list[str]:
+        if "redis" in names:
+            wait_until(lambda: is_written_down(chapter))
         for name in names:
             chapter.hurt(name, children=children)
         return []
 
     return hurt
+
+
+def is_written_down(chapter: Chapter) -> bool:
+    """Whether Redis has handed its last change to the system, where a `kill -9` leaves it.
+
+    On a busy disk Redis holds back what it writes, for two seconds at the most.
+    """
+    with Redis.from_url(chapter.redis_url) as redis:
+        return int(redis.info("persistence")["aof_buffer_length"]) == 0
 
 
 def terminate(chapter: Chapter) -> list[str]:

@@ -35,7 +35,8 @@ from .conftest import ROOT
 )
 def counted(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
     """Each chapter, with a line in its log for each request that comes in."""
-    settings: dict[str, Any] = {"THREADS": 24, "MAIL_DELAY": 0.01, **gunicorn("count_requests.py")}
+    settings: dict[str, Any] = {"THREADS": 24, "MAIL_DELAY": 0.01, "REDIS_TIMEOUT": 10}
+    settings |= gunicorn("count_requests.py")
     with lab.start(request.param, **settings) as chapter:
         yield chapter
 
@@ -179,7 +180,7 @@ def locust(chapter: lab.Chapter, *arguments: str) -> "subprocess.CompletedProces
 
 @pytest.fixture(scope="module")
 def final() -> Iterator[lab.Chapter]:
-    with lab.start("05", MAIL_DELAY=0.01, LONGEST_WAIT=600) as chapter:
+    with lab.start("05", MAIL_DELAY=0.01, LONGEST_WAIT=600, REDIS_TIMEOUT=10) as chapter:
         yield chapter
 
 
@@ -287,7 +288,7 @@ def test_missing_answers_count_as_never(final: lab.Chapter) -> None:
     """Survivors only would make a server that answers nobody look quick."""
     from lab.knee import PROMISES
 
-    options = ("--tags", "newsletter", "-u", "10", "--rate", "2", "-t", "4s", "--recipients", "1")
+    options = ("--tags", "newsletter", "-u", "4", "--rate", "2", "-t", "4s", "--recipients", "1")
     rows = locust_rows(final.url, "OpenPublisher", *options)
     promise = PROMISES["newsletter"]
     assert promise.waits(rows).max() < float("inf")

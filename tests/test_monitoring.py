@@ -93,13 +93,14 @@ def test_an_alert_that_fires_never_or_always_is_noticed(
 
 def test_an_alert_fires_and_is_silent_again(prometheus: Prometheus, monitored: lab.Chapter) -> None:
     """From the outage through metrics, scrape and rule to Prometheus's list of alerts."""
-    wait_until(lambda: "BrokerAway" not in prometheus.firing())
-    outages.freeze("redis")(monitored)
-    wait_until(lambda: "BrokerAway" in prometheus.firing())
+    wait_until(lambda: "DeadLetters" not in prometheus.firing())
+    outages.lose_upload(monitored)
+    wait_until(lambda: "DeadLetters" in prometheus.firing())
     outages.mend(monitored)
-    wait_until(lambda: "BrokerAway" not in prometheus.firing())
+    wait_until(lambda: "DeadLetters" not in prometheus.firing())
 
 
+@pytest.mark.alone  # on a busy machine a service may be too late, and that alert is right
 def test_nothing_fires_while_all_is_well(prometheus: Prometheus, monitored: lab.Chapter) -> None:
     wait_until(lambda: not prometheus.firing(), 100)
     for _ in range(3):
