@@ -3,13 +3,28 @@
 import argparse
 import sys
 
-from lab import figures, loadtest, proof, run, sabotage, stages, tour
+from lab import proof, run, sabotage, stages
 from lab.chapters import LabError
-from lab.loadtest import SHAPES
 from lab.outages import OUTAGES
+
+# A command that draws imports what it draws with: the others begin at once.
+
+
+def make_tour(options: argparse.Namespace) -> None:
+    from lab import tour
+
+    tour.tour(options.keep)
+
+
+def measure(options: argparse.Namespace) -> None:
+    from lab import figures
+
+    figures.measure(options.names)
 
 
 def load(options: argparse.Namespace) -> int | None:
+    from lab import loadtest
+
     if not options.shape:
         loadtest.open_page(options.chapter)
         return None
@@ -50,11 +65,11 @@ def main() -> int:
     command.add_argument(
         "--keep", action="store_true", help="write to results/, not results/local/"
     )
-    command.set_defaults(run=lambda options: tour.tour(options.keep))
+    command.set_defaults(run=make_tour)
 
     command = commands.add_parser("figures", help="measure the figures behind the lessons")
-    command.add_argument("names", nargs="*", help=f"which, of: {', '.join(figures.FIGURES)}")
-    command.set_defaults(run=lambda options: figures.measure(options.names))
+    command.add_argument("names", nargs="*", help="which, such as 01_slots; none: all")
+    command.set_defaults(run=measure)
 
     command = commands.add_parser("run", help="run one chapter until Ctrl-C")
     command.add_argument("chapter", help="its number, such as 01")
@@ -75,7 +90,7 @@ def main() -> int:
 
     command = commands.add_parser("load", help="Locust's page on a chapter, or one shape of load")
     command.add_argument("chapter", help="its number, such as 02")
-    command.add_argument("--shape", default="", help=f"without its page: {', '.join(SHAPES)}")
+    command.add_argument("--shape", default="", help="without its page: Steps, Spike, Ramp or Soak")
     command.add_argument("--users", type=int, default=40, help="the most users of the shape")
     command.add_argument("--seconds", type=int, default=60)
     command.add_argument("--who", default="OpenVisitor OpenPublisher", help="Locust's classes")

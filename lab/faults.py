@@ -163,18 +163,19 @@ def hurt_in_turn(
     celery_defaults: bool = False,
     deduplicate: bool = True,
     wait: float = 40.0,
+    lines: int = 60_000,
     **settings: Any,
 ) -> dict[str, Outcome]:
     """One chapter, one fault after the other; between them it is mended.
 
-    With `deduplicate` the mail server drops the second copy of a Message-ID. `settings` are
-    the chapter's, as in `lab.start`.
+    With `deduplicate` the mail server drops the second copy of a Message-ID. `lines` is the
+    length of the reports' logs. `settings` are the chapter's, as in `lab.start`.
     """
     outcomes = {}
     with victim(number, celery_defaults, **settings) as chapter:
         for fault in faults:
             chapter.mailbox.set(deduplicate=deduplicate)
-            outcomes[fault] = hurt(chapter, fault, wait)
+            outcomes[fault] = hurt(chapter, fault, wait, lines)
             chapter.mailbox.mend()
             chapter.wait_until_ready()
     return outcomes

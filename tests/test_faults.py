@@ -23,7 +23,12 @@ CHAPTERS = [number for number in lab.chapters() if number >= "03"]
 # The second look at jobs, which also saves those whose messages are lost, is put off here:
 # Celery's own redelivery has to bring every job to its end. And whoever looks a job up gets an
 # answer, however long Redis takes for it on a busy machine.
-ALONE: dict[str, Any] = {"RESEND_AFTER": 3600, "REDIS_TIMEOUT": 10, "wait": 100.0}
+ALONE: dict[str, Any] = {
+    "RESEND_AFTER": 3600,
+    "REDIS_TIMEOUT": 10,
+    "wait": 100.0,
+    "lines": 30_000,  # under way for a second: the fault comes sooner
+}
 LATER = [number for number in CHAPTERS if number > "03"]
 POOL = "kill -9 of a report's pool processes"
 MAIL = "kill -9 of the mail worker"

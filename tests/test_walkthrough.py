@@ -95,7 +95,7 @@ def look(at: Callable[[], str], wanted: re.Pattern[str]) -> str:
     """What is printed, as soon as it is as wanted, or when our patience is at an end."""
     deadline = time.monotonic() + PATIENCE
     while not wanted.fullmatch(printed := at()) and time.monotonic() < deadline:
-        time.sleep(0.1)
+        time.sleep(0.4)
     return printed
 
 
