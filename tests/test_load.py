@@ -89,6 +89,16 @@ def test_a_watcher_says_how_long_a_push_takes(counted: lab.Chapter) -> None:
     assert 0 < pushes.latency_ms.median() < 2000  # from one clock to itself: more than nothing
 
 
+def test_a_newsletter_that_failed_is_not_said_to_be_finished() -> None:
+    with lab.start("02", MAIL_DELAY=0) as chapter:
+        chapter.mailbox.set(drop_every=1)
+        for user in ("Watcher", "Publisher"):
+            rows = locust_rows(chapter.url, user, "--count", "2", "--tags", "watch", "newsletter")
+            ends = rows[rows.name == "newsletter finished"]
+            assert len(ends) == 2
+            assert ends.error.str.contains("FAILURE: The mail server is away").all()
+
+
 @pytest.mark.parametrize(
     ("arrivals", "smallest", "largest"), [("constant", 0, 0.3), ("poisson", 0.75, 1.3)]
 )
