@@ -19,30 +19,46 @@ import socketio as socketio_client
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 import events
 import jobs
 import tasks
 import work
 from celery_app import QUEUES, celery
-from test_chapter import ENDED, HERE, LETTER, RECIPIENTS, Postroom, postroom, running, wait_until
+from test_chapter import (
+    ENDED,
+    HERE,
+    LETTER,
+    RECIPIENTS,
+    Postroom,
+    letter_to,
+    no_second_look,
+    postroom,
+    running,
+    wait_until,
+)
 
-__all__ = ["postroom", "running"]  # fixtures, which this file has its tests use
+__all__ = ["no_second_look", "postroom", "running"]  # fixtures, which this file has its tests use
 Samples = dict[tuple[str, ...], float]
 MANY = [f"reader{n}@example.com" for n in range(20)]
 
 
-def scrape(postroom: Postroom, service: str = "web") -> Samples:
-    """Each sample by its name, then the values of its labels."""
+def samples(postroom: Postroom, service: str) -> list[Sample]:
     if service == "web":
         text = postroom.get("/metrics").text
     else:
         port = postroom.metrics_ports[service]
         text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    families = text_string_to_metric_families(text)
+    return [sample for family in families for sample in family.samples]
+
+
+def scrape(postroom: Postroom, service: str = "web") -> Samples:
+    """Each sample by its name, then the values of its labels."""
     return {
         (sample.name, *sorted(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
+        for sample in samples(postroom, service)
     }
 
 
@@ -83,6 +99,9 @@ def test_the_web_process_counts_requests_by_route_and_status(postroom: Postroom)
     postroom.get("/jobs/never-was-either")
     assert grown(postroom, "web", before, "postroom_requests_total", "GET", "get_job", "404") == 2
     assert grown(postroom, "web", before, "postroom_request_seconds_count", "get_job") == 2
+    seconds = ("postroom_request_seconds_sum", "monitoring.workers")
+    took = postroom.get("/health/workers").elapsed.total_seconds()  # it waits half a second
+    assert 0.5 <= grown(postroom, "web", before, *seconds) <= took
     requests.request("NONSENSE", f"{postroom.url}/jobs", timeout=10)
     assert grown(postroom, "web", before, "postroom_requests_total", "other", "none", "405") == 1
 
@@ -101,6 +120,60 @@ def test_workers_count_mails_tasks_and_their_times(postroom: Postroom) -> None:
     ran = grown(postroom, "mail", before, "postroom_task_run_seconds_sum", "newsletter", "SUCCESS")
     assert 0.4 < ran < 20
     assert grown(postroom, "mail", before, "postroom_task_wait_seconds_count", "newsletter") == 1
+
+
+LABELS = {
+    "answer": r"taken|\d{3}",
+    "endpoint": r"[a-z_.]+",
+    "kind": "newsletter|report",
+    "le": r"[\d.]+|\+Inf",
+    "method": "[A-Z]+|other",
+    "queue": "|".join(QUEUES),
+    "state": "[A-Z]+",
+    "status": r"\d{3}",
+    "task": r"[a-z_.]+",
+}
+
+
+def test_each_label_has_values_of_its_kind(postroom: Postroom) -> None:
+    """Had two changed places, every query would find something, and it would mean nothing."""
+    postroom.finish(postroom.post("/reports", {"lines": 10}).json()["id"])
+    postroom.faults(refuse_every=2)
+    postroom.finish(postroom.send())
+    found = [each for service in ("web", "mail", "report") for each in samples(postroom, service)]
+    assert {name for sample in found for name in sample.labels} == set(LABELS)
+    for sample in found:
+        for name, value in sample.labels.items():
+            assert re.fullmatch(LABELS[name], value), sample
+
+
+def test_only_mails_that_were_taken_are_counted_as_such(postroom: Postroom) -> None:
+    before = scrape(postroom, "mail")
+    postroom.faults(drop_every=4, refuse_every=3)  # lost on its way; refused for now
+    job = postroom.finish(postroom.send(letter_to(6)))
+    assert (job["state"], job["result"]["sent"]) == ("SUCCESS", 6)
+    assert len(postroom.mails(job["id"])) == 6
+    assert grown(postroom, "mail", before, "postroom_mails_total", "taken") == 6
+    assert grown(postroom, "mail", before, "postroom_mails_total", "451") >= 1
+
+
+def test_the_wait_of_a_task_counts_from_when_it_was_sent(postroom: Postroom) -> None:
+    postroom.faults(silent=True)
+    first = postroom.send()
+    wait_until(lambda: postroom.look_up(first)["state"] == "STARTED")
+    before = scrape(postroom, "mail")
+    begun = time.time()
+    second = postroom.send()
+    sent = time.time()
+    oldest = ("postroom_queue_oldest_seconds", "mail")
+    wait_until(lambda: scrape(postroom).get(oldest, 0) > 0.5)
+    released = time.time()
+    postroom.faults(silent=False)
+    for job in (first, second):
+        assert postroom.finish(job)["state"] == "SUCCESS"
+    waited = ("postroom_task_wait_seconds_sum", "newsletter")
+    seconds = grown(postroom, "mail", before, *waited)
+    assert released - sent < seconds < time.time() - begun
 
 
 def test_a_pool_of_processes_is_counted_as_one(postroom: Postroom) -> None:
@@ -390,6 +463,7 @@ def test_waits_double_up_to_a_bound_and_no_two_are_alike() -> None:
     assert visibility > tasks.LONGEST_RETRY
 
 
+@pytest.mark.usefixtures("no_second_look")
 def test_a_retry_says_when(postroom: Postroom) -> None:
     before = scrape(postroom, "mail")
     client = socketio_client.SimpleClient()
@@ -408,6 +482,8 @@ def test_a_retry_says_when(postroom: Postroom) -> None:
     assert len(waits) == 5
     assert all(wait <= 0.1 * 2**n for n, wait in enumerate(waits)), waits
     assert waits[-1] > waits[0]  # 0.1 s, then twice as much, and again
+    begun = [event["at"] for event in told if event["state"] == "STARTED"][-len(tries) :]
+    assert all(at > event["retry_at"] for at, event in zip(begun, tries, strict=True))
     assert postroom.look_up(job)["retry_at"] is None
     assert grown(postroom, "mail", before, "postroom_retries_total", "newsletter") == 5
     assert grown(postroom, "mail", before, "postroom_task_wait_seconds_count", "newsletter") == 1
@@ -421,6 +497,7 @@ def test_what_cannot_pass_is_not_tried_again(postroom: Postroom) -> None:
     assert grown(postroom, "mail", before, "postroom_retries_total", "newsletter") == 0
 
 
+@pytest.mark.usefixtures("no_second_look")
 def test_a_dead_letter_has_its_reason_and_is_replayed_without_a_second_mail(
     postroom: Postroom,
 ) -> None:
