@@ -18,11 +18,13 @@ import requests
 import socketio as socketio_client
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
+from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 import events
 import jobs
+import monitoring
 import tasks
 import work
 from celery_app import QUEUES, celery
@@ -120,6 +122,22 @@ def test_workers_count_mails_tasks_and_their_times(postroom: Postroom) -> None:
     ran = grown(postroom, "mail", before, "postroom_task_run_seconds_sum", "newsletter", "SUCCESS")
     assert 0.4 < ran < 20
     assert grown(postroom, "mail", before, "postroom_task_wait_seconds_count", "newsletter") == 1
+
+
+def test_every_number_is_on_the_dashboard(postroom: Postroom) -> None:
+    panels = json.loads((HERE / "dashboard.json").read_text())["panels"]
+    asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
+    postroom.finish(postroom.send())
+    postroom.finish(postroom.post("/reports", {"lines": 10}).json()["id"])
+    services = ("web", "mail", "report")
+    told = " ".join(each.name for service in services for each in samples(postroom, service))
+    ending = "(_(bucket|count|sum|total|created))?"
+    shown, known = (
+        {found[0] for found in re.findall(rf"(postroom_\w+?){ending}\b", text)}
+        for text in (asked, told)
+    )
+    assert len(known) > 12
+    assert known <= shown
 
 
 LABELS = {
@@ -228,6 +246,18 @@ def test_sockets_and_pushes_are_counted(postroom: Postroom) -> None:
     wait_until(lambda: grown(postroom, "web", before, "postroom_sockets") == 0)
 
 
+def test_the_sockets_of_a_killed_process_do_not_count_for_ever(postroom: Postroom) -> None:
+    before = scrape(postroom)
+    client = socketio_client.SimpleClient(reconnection=False)
+    client.connect(postroom.url, transports=["websocket"])
+    wait_until(lambda: grown(postroom, "web", before, "postroom_sockets") == 1)
+    for child in psutil.Process(postroom.processes["web"].pid).children():
+        child.kill()
+    wait_until(lambda: not client.connected)
+    wait_until(postroom.ready)
+    wait_until(lambda: scrape(postroom).get(("postroom_sockets",), 0) == 0, timeout=10)
+
+
 def test_one_id_from_the_request_to_the_last_push(postroom: Postroom) -> None:
     """Through the web process, a worker, its retries, and a second worker after a lost message."""
     client = socketio_client.SimpleClient()
@@ -256,6 +286,9 @@ def test_one_id_from_the_request_to_the_last_push(postroom: Postroom) -> None:
     said = [line["event"] for line in mine()]
     assert "POST /newsletters" in said
     assert any("newsletter RETRY" in text for text in said)
+    # And not a request longer: the same thread answers others.
+    others = [line for line in lines(postroom, "web") if line["event"] == "GET /jobs/<job_id>"]
+    assert not any("job" in line for line in others)
 
 
 def test_a_job_sent_again_keeps_its_id(postroom: Postroom) -> None:
@@ -306,6 +339,7 @@ try:
 except ValueError:
     log.exception("It failed")
 logs.log.info("structured", reader="cas@example.com", worker="mail@host")
+log.info("To ann@example.com, bob@example.com")
 """
 
 
@@ -318,7 +352,7 @@ def test_an_address_in_a_message_or_an_exception_is_masked(form: str) -> None:
     ).stdout
     for name in ("ann", "bob", "cas"):
         assert f"{name}@" not in printed
-    assert printed.count("***@") == 3
+    assert printed.count("***@") == 5
     assert "mail@host" in printed  # the name of a worker is not an address
 
 
@@ -358,6 +392,38 @@ def test_a_worker_with_all_its_slots_at_work_is_well(postroom: Postroom) -> None
     for job in jobs:
         requests.delete(f"{postroom.url}/jobs/{job}", timeout=10)
         postroom.finish(job)
+
+
+@pytest.mark.parametrize(
+    ("ago", "waiting", "busy", "state", "code"),
+    [
+        (1, 0, 0, "consuming", 200),
+        (99, 1, 2, "busy", 200),
+        (99, 1, 1, "stalled", 503),
+        (99, 0, 1, "unproven", 503),  # not even a canary comes
+        (None, 0, 2, "busy", 200),
+        (None, 0, None, "unproven", 503),  # no worker answers
+    ],
+)
+def test_health_is_what_is_proven(
+    ago: float | None,
+    waiting: int,
+    busy: int | None,
+    state: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {} if busy is None else {"all@here": {"slots": 2, "busy": busy, "queues": QUEUES}}
+    monkeypatch.setattr(celery.control, "broadcast", lambda *_, **__: [found])
+    last = None if ago is None else str(time.time() - ago * monitoring.STALE / 50)
+    store = SimpleNamespace(ping=bool, hget=lambda *_: last, llen=lambda _: waiting)
+    monkeypatch.setattr(jobs, "store", store)
+    with Flask("of this test").app_context():
+        answer = monitoring.workers()
+    assert answer.status_code == code
+    told = answer.get_json()
+    assert {queue["state"] for queue in told["queues"].values()} == {state}
+    assert told["status"] == ("ok" if code == 200 else "failing")
 
 
 def test_live_without_redis_but_not_ready(postroom: Postroom) -> None:
@@ -584,6 +650,19 @@ def test_an_upload_of_a_dead_letter_is_kept_for_its_replay(postroom: Postroom) -
     postroom.signal("report", signal.SIGCONT)
     assert postroom.finish(job)["result"]["lines"] == 5
     wait_until(lambda: not list((postroom.data / "uploads").glob(f"{job}*")))
+
+
+def test_a_discarded_report_leaves_no_file(postroom: Postroom) -> None:
+    postroom.signal("report", signal.SIGSTOP)
+    files = {"log": ("a.log", b"no line of a log\n")}
+    job = requests.post(f"{postroom.url}/reports", files=files, timeout=10).json()["id"]
+    postroom.redis.hset(f"job:{job}", "attempts", 6)
+    postroom.signal("report", signal.SIGCONT)
+    assert postroom.finish(job)["state"] == "FAILURE"
+    path = postroom.data / "uploads" / f"{job}.log"
+    assert path.exists()
+    requests.delete(f"{postroom.url}/dead-letters/{job}", timeout=10)
+    assert not path.exists()
 
 
 def test_a_task_that_kills_its_worker_again_and_again_is_stopped(postroom: Postroom) -> None:

@@ -4,8 +4,10 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +52,32 @@ def test_configuration_and_rules_are_what_prometheus_takes() -> None:
     done = subprocess.run(command, cwd=folder("04"), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "alerts.yml" in done.stdout
+
+
+RINGS_NO_ALARM = """
+rule_files: [{rules}]
+evaluation_interval: 2s
+tests:
+  - interval: 2s
+    input_series:
+      - series: 'postroom_requests_total{{job="web", endpoint="get_job", status="404"}}'
+        values: "0+5x60"
+      - series: 'postroom_requests_total{{job="web", endpoint="post_newsletter", status="429"}}'
+        values: "0+5x60"
+      - series: 'postroom_requests_total{{job="web", endpoint="post_newsletter", status="202"}}'
+        values: "0+1x60"
+    alert_rule_test: [{{eval_time: 90s, alertname: ErrorRate, exp_alerts: []}}]
+"""
+
+
+def test_what_a_client_does_wrong_rings_no_alarm(tmp_path: Path) -> None:
+    if not shutil.which("promtool"):
+        pytest.skip("No promtool on PATH. On Debian or Ubuntu: apt-get install prometheus")
+    test = tmp_path / "test.yml"
+    test.write_text(RINGS_NO_ALARM.format(rules=folder("04") / "alerts.yml"))
+    command = ["promtool", "test", "rules", str(test)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_service_is_scraped_under_its_name(prometheus: Prometheus) -> None:
@@ -162,6 +190,18 @@ def test_the_page_links_to_what_watches(monitored: lab.Chapter, page: Page) -> N
         assert address is not None
         address = address if address.startswith("http") else monitored.url + address
         wait_until(partial(answers, address, status), 30)
+
+
+def test_the_time_of_the_next_try_is_right(monitored: lab.Chapter, page: Page) -> None:
+    visit(page, monitored)
+    after = """async (at) => {
+      const { draw } = await import("/static/cards.js");
+      draw({ id: "made-up", kind: "newsletter", state: "RETRY", done: 0, total: 1, retry_at: at });
+      return document.querySelector("[data-job=made-up] .state").textContent;
+    }"""
+    at = time.time() + 5
+    shown = time.strftime("%H:%M:%S", time.localtime(at))
+    assert page.evaluate(after, at) == f"RETRY, next try at {shown}"
 
 
 def test_the_page_says_when_the_next_try_is_and_replays_a_dead_letter(
