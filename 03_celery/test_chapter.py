@@ -21,11 +21,16 @@ from typing import Any, cast
 import pytest
 import requests
 import socketio as socketio_client
+from celery import Celery
 from redis import Redis
 from redis.exceptions import LockError
 
+import events
+import jobs
 import lease
 import redis_server
+import tasks  # noqa: F401  (what beat sends is in it)
+from celery_app import celery
 
 HERE = Path(__file__).parent
 RECIPIENTS = ["ann@example.com", "bob@example.com", "cas@example.com"]
@@ -180,6 +185,26 @@ def postroom(running: Postroom) -> Iterator[Postroom]:
     requests.delete(f"{running.door}/faults", timeout=10)
 
 
+@pytest.fixture
+def no_second_look(postroom: Postroom) -> Iterator[None]:
+    """Beat stands still. Its second look at jobs would hide that one was not sent, nor sent
+    again: here a second later, and where nobody says otherwise half a minute later."""
+    postroom.signal("beat", signal.SIGSTOP)
+    yield
+    postroom.signal("beat", signal.SIGCONT)
+
+
+def letter_to(count: int) -> dict[str, Any]:
+    return LETTER | {"recipients": [f"reader{n}@example.com" for n in range(count)]}
+
+
+def hold(postroom: Postroom, job: str, mails: int) -> None:
+    """From so many mails of this job on, the mail server takes each and says nothing."""
+    postroom.faults(delay=0.1)
+    wait_until(lambda: len(postroom.mails(job)) >= mails)
+    postroom.faults(silent=True)
+
+
 # --- Celery at its smallest -----------------------------------------------------------
 
 
@@ -228,6 +253,62 @@ def test_an_uploaded_log_is_summarised_and_its_file_removed(postroom: Postroom) 
     wait_until(lambda: not list((postroom.data / "uploads").iterdir()))
 
 
+@pytest.mark.usefixtures("no_second_look")
+@pytest.mark.parametrize("first", [25, 23, 0])
+def test_everybody_gets_one_mail_and_the_job_counts_them(postroom: Postroom, first: int) -> None:
+    """From the `first` recipient on, they are refused; twenty of those are named."""
+    letter = letter_to(25)
+    taken, refused = letter["recipients"][:first], letter["recipients"][first:]
+    postroom.faults(delay=0, refuse_addresses=refused)
+    job = postroom.finish(postroom.send(letter))
+    assert postroom.mails(job["id"]) == taken
+    assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 25, 25)
+    assert (job["result"]["sent"], job["result"]["refused"]) == (len(taken), len(refused))
+    assert [each["recipient"] for each in job["result"]["refusals"]] == refused[:20]
+
+
+@pytest.mark.usefixtures("no_second_look")
+def test_every_line_of_a_log_is_counted(postroom: Postroom) -> None:
+    files = {"log": ("access.log", io.BytesIO(LOG * 5000))}  # more than a megabyte
+    uploaded = requests.post(f"{postroom.url}/reports", files=files, timeout=10).json()
+    sample = postroom.post("/reports", {"lines": 20_000}).json()
+    for job in (postroom.finish(uploaded["id"]), postroom.finish(sample["id"])):
+        assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 20_000, 20_000)
+        result = job["result"]
+        assert result["lines"] == result["malformed"] + sum(result["statuses"].values()) == 20_000
+        if job["id"] == uploaded["id"]:
+            assert result["statuses"] == {"200": 5000, "304": 5000, "500": 5000}
+            assert result["bytes"] == 5000 * 107
+
+
+def test_a_newsletter_says_how_far_it_is(postroom: Postroom) -> None:
+    job = postroom.send(letter_to(40))
+    hold(postroom, job, mails=3)
+    wait_until(lambda: postroom.look_up(job)["done"] == len(postroom.mails(job)), timeout=10)
+    document = postroom.look_up(job)
+    assert (document["state"], document["total"]) == ("PROGRESS", 40)
+    assert 3 <= document["done"] == document["result"]["sent"] < 40
+    assert set(postroom.redis.hkeys(f"job:{job}:ledger")) == set(postroom.mails(job))
+    postroom.faults(silent=False, delay=0)
+    assert postroom.finish(job)["done"] == 40
+
+
+def test_a_report_says_how_far_it_is_until_it_is_cancelled(postroom: Postroom) -> None:
+    job = postroom.post("/reports", {"lines": 5_000_000}).json()["id"]
+    seen = {0}
+
+    def moves() -> bool:
+        seen.add(postroom.look_up(job)["done"])
+        return len(seen) > 2
+
+    wait_until(moves, timeout=20)
+    requests.delete(f"{postroom.url}/jobs/{job}", timeout=10)
+    document = postroom.finish(job)
+    assert document["state"] == "REVOKED"
+    assert max(seen) <= document["done"] < document["total"] == 5_000_000
+
+
+@pytest.mark.usefixtures("no_second_look")
 def test_the_answer_comes_before_the_mail(postroom: Postroom) -> None:
     postroom.faults(silent=True)
     job = postroom.send()
@@ -256,6 +337,58 @@ def test_the_message_is_json_and_carries_only_the_id(postroom: Postroom) -> None
         assert postroom.finish(job)["state"] == "SUCCESS"
 
 
+CONFIGURATION = """
+import importlib, json, sys
+importlib.import_module(sys.argv[1])
+from celery_app import celery
+names = "accept_content", "task_serializer", "result_serializer", "event_serializer"
+found = {name: celery.conf[name] for name in names}
+found["accepted as a result"] = sorted(celery.backend.accept)
+found["sent by tasks"] = sorted({task.serializer for task in celery.tasks.values()})
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("loaded", ["app", "tasks"])  # by the web process; by workers and beat
+def test_every_process_takes_and_sends_json_alone(loaded: str, tmp_path: Path) -> None:
+    """Of pickle: Celery refuses it by itself, but only to a worker that is root."""
+    printed = subprocess.run(
+        [sys.executable, "-c", CONFIGURATION, loaded],
+        cwd=HERE,
+        env=os.environ | {"DATA": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    assert json.loads(printed.splitlines()[-1]) == {
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "accepted as a result": ["application/json"],
+        "sent by tasks": ["json"],
+    }
+
+
+def test_a_message_that_is_not_json_is_refused_and_harms_nobody(postroom: Postroom) -> None:
+    """A copy of a task's message that says it is YAML, which JSON is too."""
+    postroom.faults(silent=True)
+    first = postroom.send()
+    wait_until(lambda: postroom.look_up(first)["state"] == "STARTED")
+    second = postroom.send()
+    wait_until(lambda: any(second in text for text in postroom.redis.lrange("mail", 0, -1)))
+    (text,) = (text for text in postroom.redis.lrange("mail", 0, -1) if second in text)
+    other = json.loads(text) | {"content-type": "application/x-yaml"}
+    postroom.redis.rpush("mail", json.dumps(other))  # the next to be taken
+    postroom.faults(silent=False)
+    for job in (first, second):
+        assert postroom.finish(job)["state"] == "SUCCESS"
+        assert postroom.mails(job) == RECIPIENTS
+    log = (postroom.data / "mail.log").read_text()
+    assert "Refusing to deserialize untrusted content of type yaml" in log
+
+
 def test_records_expire_and_the_input_goes_first(postroom: Postroom) -> None:
     job = postroom.send()
     postroom.finish(job)
@@ -264,6 +397,38 @@ def test_records_expire_and_the_input_goes_first(postroom: Postroom) -> None:
     assert not postroom.redis.exists(f"job:{job}:input")
     wait_until(lambda: not postroom.redis.exists(f"job:{job}:lease"))
     assert postroom.redis.zscore("jobs:open", job) is None
+
+
+def test_whatever_names_a_job_expires(postroom: Postroom) -> None:
+    job = postroom.send(letter_to(40))
+    hold(postroom, job, mails=3)
+    wait_until(lambda: postroom.look_up(job)["done"] >= 3)
+    keys = set(postroom.redis.scan_iter(f"job:{job}*"))
+    assert keys >= {f"job:{job}{more}" for more in ("", ":input", ":ledger", ":lease")}
+    for key in keys:
+        assert 0 < postroom.redis.ttl(key) <= 3600, key
+    postroom.faults(silent=False, delay=0)
+    assert postroom.finish(job)["state"] == "SUCCESS"
+
+
+def test_a_list_of_jobs_does_not_grow_for_ever(postroom: Postroom) -> None:
+    postroom.redis.zadd("jobs", {f"old-{n}": n for n in range(1500)})
+    job = postroom.send()
+    wait_until(lambda: postroom.redis.zcard("jobs") == 1000, timeout=10)
+    assert postroom.redis.zscore("jobs", "old-0") is None
+    assert postroom.finish(job)["id"] in [each["id"] for each in postroom.get("/jobs").json()]
+    postroom.redis.zremrangebyscore("jobs", 0, 1500)
+
+
+def test_old_uploads_are_forgotten_and_young_ones_are_not(postroom: Postroom) -> None:
+    (postroom.data / "uploads").mkdir(exist_ok=True)
+    old, young = (postroom.data / "uploads" / f"{name}.log" for name in ("old", "young"))
+    for path in (young, old):
+        path.touch()
+    os.utime(old, (time.time() - 3700, time.time() - 3700))  # JOB_TTL is 3600
+    wait_until(lambda: not old.exists(), timeout=10)
+    assert young.exists()
+    young.unlink()
 
 
 # --- Cancel, later, again -------------------------------------------------------------
@@ -295,6 +460,31 @@ def test_a_queued_job_can_be_cancelled_and_never_starts(postroom: Postroom) -> N
     assert postroom.mails(second) == []
 
 
+def test_a_job_that_waits_for_its_start_or_its_retry_can_be_cancelled(postroom: Postroom) -> None:
+    postroom.faults(drop_every=1)
+    later, again = postroom.send(query="?countdown=3600"), postroom.send()
+    wait_until(lambda: postroom.look_up(again)["state"] == "RETRY")
+    for job in (later, again):
+        requests.delete(f"{postroom.url}/jobs/{job}", timeout=10)
+        assert postroom.finish(job)["state"] == "REVOKED"
+        assert postroom.redis.zscore("jobs:open", job) is None  # nobody looks after it
+    postroom.faults(drop_every=0)
+    assert postroom.finish(postroom.send())["state"] == "SUCCESS"
+    assert postroom.mails(again) == []
+
+
+def test_the_file_of_a_cancelled_report_is_removed(postroom: Postroom) -> None:
+    postroom.signal("report", signal.SIGSTOP)
+    files = {"log": ("access.log", io.BytesIO(LOG))}
+    job = requests.post(f"{postroom.url}/reports", files=files, timeout=10).json()["id"]
+    path = postroom.data / "uploads" / f"{job}.log"
+    assert path.exists()
+    answer = requests.delete(f"{postroom.url}/jobs/{job}", timeout=10)
+    postroom.signal("report", signal.SIGCONT)
+    assert answer.json()["state"] == "REVOKED"
+    assert not path.exists()
+
+
 def test_a_later_start(postroom: Postroom) -> None:
     begun = time.time()
     later, soon = postroom.send(query="?countdown=2"), postroom.send()
@@ -322,6 +512,48 @@ def test_a_job_whose_message_was_lost_is_sent_again(postroom: Postroom) -> None:
     postroom.faults(silent=False)
     assert postroom.finish(second)["state"] == "SUCCESS"
     assert postroom.mails(second) == RECIPIENTS
+
+
+def test_beat_sends_what_exists_and_nothing_that_piles_up(postroom: Postroom) -> None:
+    entries = celery.conf.beat_schedule
+    assert {"look after jobs", "nightly report"} <= set(entries)
+    nightly = entries["nightly report"]["schedule"]
+    assert len(nightly.hour) == len(nightly.minute) == 1  # once a day
+    for name, entry in entries.items():
+        assert entry["task"] in celery.tasks, name
+        if isinstance(entry["schedule"], float):  # seconds: while no worker comes, it would pile up
+            assert 0 < entry["options"]["expires"] <= 3 * entry["schedule"], name
+    with Celery(broker=f"redis://127.0.0.1:{postroom.environment['REDIS_PORT']}/0") as theirs:
+        theirs.send_task("nightly_report", queue="mail")
+
+    def found() -> list[str]:
+        return [each["id"] for each in postroom.get("/jobs").json() if each["total"] == 300_000]
+
+    wait_until(found)
+    (job,) = found()
+    requests.delete(f"{postroom.url}/jobs/{job}", timeout=10)
+    assert postroom.finish(job)["kind"] == "report"
+
+
+@pytest.mark.usefixtures("no_second_look")
+def test_a_second_look_waits_until_a_job_is_twice_as_old(
+    postroom: Postroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or each look would send one more message for each job that waits in a long queue."""
+    monkeypatch.setattr(jobs, "store", postroom.redis)
+    job, now = jobs.Job("a-job-of-this-test", "newsletter"), time.time()
+    jobs.write_document(postroom.redis, job)
+    postroom.redis.zadd("jobs", {job.id: now - 100})
+    postroom.redis.zadd("jobs:open", {job.id: now - 1})
+    assert job in jobs.to_look_after()
+    assert job not in jobs.to_look_after()
+    assert postroom.redis.zscore("jobs:open", job.id) >= now + 100
+    postroom.redis.zadd("jobs:open", {job.id: now - 1})
+    with lease.take(job.id, "a worker"):
+        assert job not in jobs.to_look_after()  # somebody is on it
+    postroom.redis.delete(f"job:{job.id}")
+    for key in ("jobs", "jobs:open"):
+        postroom.redis.zrem(key, job.id)
 
 
 def test_a_job_that_was_sent_twice_runs_once(postroom: Postroom) -> None:
@@ -360,6 +592,7 @@ def test_a_mail_server_that_stays_away_ends_the_job_after_five_attempts(
     assert postroom.redis.hget(f"job:{job}", "attempts") == "5"
 
 
+@pytest.mark.usefixtures("no_second_look")
 def test_attempts_that_get_on_do_not_count(postroom: Postroom) -> None:
     postroom.faults(drop_every=2)  # one mail in each attempt
     recipients = [f"reader{n}@example.com" for n in range(8)]
@@ -368,6 +601,7 @@ def test_attempts_that_get_on_do_not_count(postroom: Postroom) -> None:
     assert postroom.mails(job["id"]) == recipients
 
 
+@pytest.mark.usefixtures("no_second_look")
 def test_refused_for_now_is_tried_again_and_refused_for_good_is_not(postroom: Postroom) -> None:
     postroom.faults(refuse_every=2, refuse_addresses=["bob@example.com"])
     job = postroom.finish(postroom.send())
@@ -398,6 +632,24 @@ def test_a_lost_file_is_a_failure_that_says_so(postroom: Postroom) -> None:
     document = postroom.finish(job)
     assert document["state"] == "FAILURE"
     assert "No such file" in document["error"]
+
+
+def test_a_worker_has_the_slots_it_was_given_and_takes_no_more_than_them(
+    postroom: Postroom,
+) -> None:
+    """As many tasks as MAIL_SLOTS and REPORT_SLOTS say, and no other message in its hands."""
+    found: dict[str, Any] = {}
+
+    def have_answered() -> bool:
+        answers = theirs.control.inspect(timeout=0.5).stats() or {}
+        found.update({name.partition("@")[0]: told for name, told in answers.items()})
+        return len(found) == 2
+
+    with Celery(broker=f"redis://127.0.0.1:{postroom.environment['REDIS_PORT']}/0") as theirs:
+        wait_until(have_answered)
+    slots = {"mail": 1, "report": 2}
+    assert {name: told["pool"]["max-concurrency"] for name, told in found.items()} == slots
+    assert {name: told["prefetch_count"] for name, told in found.items()} == slots
 
 
 # --- Pushed from another process ------------------------------------------------------
@@ -441,6 +693,61 @@ def test_many_mails_are_stored_one_by_one_and_pushed_ten_times_a_second(
     assert told[-1]["state"] == "SUCCESS"
     assert len(told) <= 4 + (time.monotonic() - begun) / 0.1
     assert postroom.redis.hlen(f"job:{job}:ledger") == 300
+
+
+def test_an_event_that_fails_is_answered_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    assert "failed" in events.event_failed(RuntimeError("of this test"))["error"]
+    assert "RuntimeError: of this test" in caplog.text
+
+
+def test_who_comes_back_is_told_of_the_rest_after_watching_again(postroom: Postroom) -> None:
+    """A connection that was lost is another one when it is back: its rooms are forgotten."""
+    watching, other = socketio_client.SimpleClient(), socketio_client.SimpleClient()
+    for client in (watching, other):
+        client.connect(postroom.url, transports=["websocket"])
+    postroom.faults(silent=True)
+    job = postroom.send()
+    for client in (watching, other):
+        assert client.call("watch", {"job": job})["id"] == job
+        client.disconnect()
+        client.connect(postroom.url, transports=["websocket"])
+    assert watching.call("watch", {"job": job})["done"] == 0
+    postroom.faults(silent=False)
+    told: list[dict[str, Any]] = []
+    while not told or told[-1]["state"] not in ENDED:
+        told.append(watching.receive(timeout=10)[1])
+    assert (told[-1]["state"], told[-1]["done"]) == ("SUCCESS", 3)
+    with pytest.raises(socketio_client.exceptions.TimeoutError):
+        other.receive(timeout=0.2)
+    for client in (watching, other):
+        client.disconnect()
+
+
+def test_an_event_says_when_it_was_pushed(postroom: Postroom) -> None:
+    """By the worker's clock: not when its job came or began, nor when the web process read it."""
+    client = socketio_client.SimpleClient()
+    client.connect(postroom.url, transports=["websocket"])
+    postroom.faults(silent=True, delay=0.12)  # longer than PUSH_INTERVAL: each step is pushed
+    job = postroom.send()
+    client.call("watch", {"job": job})
+    wait_until(lambda: postroom.look_up(job)["state"] == "STARTED")
+    postroom.signal("web", signal.SIGSTOP)
+    begun = time.time()
+    postroom.faults(silent=False)
+    wait_until(lambda: postroom.redis.hget(f"job:{job}", "state") == "SUCCESS")
+    ended = time.time()
+    postroom.signal("web", signal.SIGCONT)
+    told: list[dict[str, Any]] = []
+    while not told or told[-1]["state"] not in ENDED:
+        told.append(client.receive(timeout=10)[1])
+    client.disconnect()
+    times = [event["at"] for event in told if event["state"] != "STARTED"]
+    assert len(times) == 4
+    assert times == sorted(set(times))
+    assert begun < times[0]
+    assert times[-2] < ended  # the last one may be pushed a little after it is stored
+    received = [message["received"] for message in postroom.messages(job)]
+    assert all(taken < at for taken, at in zip(received, times[:3], strict=True))
 
 
 # --- Hurt (the whole table is in the repository's tests/test_faults.py) ---------------
@@ -537,6 +844,35 @@ def test_who_has_released_a_lease_does_not_take_it_again(monkeypatch: pytest.Mon
     assert taken == []
 
 
+def test_a_lease_is_one_workers_and_free_at_once(
+    postroom: Postroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To let it run out instead would hold up every next attempt for five seconds."""
+    monkeypatch.setattr(jobs, "store", postroom.redis)
+    key = "job:of-this-test:lease"
+    with lease.take("of-this-test", "one") as mine:
+        assert mine
+        with lease.take("of-this-test", "two") as theirs:
+            assert not theirs
+        assert postroom.redis.get(key) == "one"
+        assert 0 < postroom.redis.pttl(key) <= 1000 * lease.LEASE
+    assert not postroom.redis.exists(key)
+
+
+def test_a_lease_is_renewed_while_its_block_runs(
+    postroom: Postroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "store", postroom.redis)
+    left: list[int] = []
+
+    def is_renewed() -> bool:
+        left.append(postroom.redis.pttl("job:of-this-test:lease"))
+        return left[-1] > min(left)
+
+    with lease.take("of-this-test", "one"):
+        wait_until(is_renewed, timeout=10)
+
+
 # --- Redis, wherever it comes from ----------------------------------------------------
 
 
@@ -555,6 +891,7 @@ def test_redis_listens_on_this_machine_only_and_writes_down_each_change(
 ) -> None:
     assert postroom.redis.config_get("bind")["bind"] == "127.0.0.1"
     assert postroom.redis.config_get("appendonly")["appendonly"] == "yes"
+    assert postroom.redis.config_get("dir")["dir"] == str(postroom.data.resolve())
 
 
 def test_a_redis_of_your_own_is_left_alone(tmp_path: Path) -> None:

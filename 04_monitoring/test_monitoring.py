@@ -21,11 +21,14 @@ import requests
 import socketio as socketio_client
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
+from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 import events
 import flower_server
 import jobs
+import monitoring
 import tasks
 import times
 import work
@@ -38,27 +41,33 @@ from test_chapter import (
     Postroom,
     free_ports,
     is_open,
+    letter_to,
+    no_second_look,
     postroom,
     running,
     wait_until,
 )
 
-__all__ = ["postroom", "running"]  # fixtures, which this file has its tests use
+__all__ = ["no_second_look", "postroom", "running"]  # fixtures, which this file has its tests use
 Samples = dict[tuple[str, ...], float]
 MANY = [f"reader{n}@example.com" for n in range(20)]
 
 
-def scrape(postroom: Postroom, service: str = "web") -> Samples:
-    """Each sample by its name, then the values of its labels."""
+def samples(postroom: Postroom, service: str) -> list[Sample]:
     if service == "web":
         text = postroom.get("/metrics").text
     else:
         port = postroom.metrics_ports[service]
         text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    families = text_string_to_metric_families(text)
+    return [sample for family in families for sample in family.samples]
+
+
+def scrape(postroom: Postroom, service: str = "web") -> Samples:
+    """Each sample by its name, then the values of its labels."""
     return {
         (sample.name, *sorted(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
+        for sample in samples(postroom, service)
     }
 
 
@@ -99,6 +108,9 @@ def test_the_web_process_counts_requests_by_route_and_status(postroom: Postroom)
     postroom.get("/jobs/never-was-either")
     assert grown(postroom, "web", before, "postroom_requests_total", "GET", "get_job", "404") == 2
     assert grown(postroom, "web", before, "postroom_request_seconds_count", "get_job") == 2
+    seconds = ("postroom_request_seconds_sum", "monitoring.workers")
+    took = postroom.get("/health/workers").elapsed.total_seconds()  # it waits half a second
+    assert 0.5 <= grown(postroom, "web", before, *seconds) <= took
     requests.request("NONSENSE", f"{postroom.url}/jobs", timeout=10)
     assert grown(postroom, "web", before, "postroom_requests_total", "other", "none", "405") == 1
 
@@ -117,6 +129,76 @@ def test_workers_count_mails_tasks_and_their_times(postroom: Postroom) -> None:
     ran = grown(postroom, "mail", before, "postroom_task_run_seconds_sum", "newsletter", "SUCCESS")
     assert 0.4 < ran < 20
     assert grown(postroom, "mail", before, "postroom_task_wait_seconds_count", "newsletter") == 1
+
+
+def test_every_number_is_on_the_dashboard(postroom: Postroom) -> None:
+    panels = json.loads((HERE / "dashboard.json").read_text())["panels"]
+    asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
+    postroom.finish(postroom.send())
+    postroom.finish(postroom.post("/reports", {"lines": 10}).json()["id"])
+    services = ("web", "mail", "report")
+    told = " ".join(each.name for service in services for each in samples(postroom, service))
+    ending = "(_(bucket|count|sum|total|created))?"
+    shown, known = (
+        {found[0] for found in re.findall(rf"(postroom_\w+?){ending}\b", text)}
+        for text in (asked, told)
+    )
+    assert len(known) > 12
+    assert known <= shown
+
+
+LABELS = {
+    "answer": r"taken|\d{3}",
+    "endpoint": r"[a-z_.]+",
+    "kind": "newsletter|report",
+    "le": r"[\d.]+|\+Inf",
+    "method": "[A-Z]+|other",
+    "queue": "|".join(QUEUES),
+    "state": "[A-Z]+",
+    "status": r"\d{3}",
+    "task": r"[a-z_.]+",
+}
+
+
+def test_each_label_has_values_of_its_kind(postroom: Postroom) -> None:
+    """Had two changed places, every query would find something, and it would mean nothing."""
+    postroom.finish(postroom.post("/reports", {"lines": 10}).json()["id"])
+    postroom.faults(refuse_every=2)
+    postroom.finish(postroom.send())
+    found = [each for service in ("web", "mail", "report") for each in samples(postroom, service)]
+    assert {name for sample in found for name in sample.labels} == set(LABELS)
+    for sample in found:
+        for name, value in sample.labels.items():
+            assert re.fullmatch(LABELS[name], value), sample
+
+
+def test_only_mails_that_were_taken_are_counted_as_such(postroom: Postroom) -> None:
+    before = scrape(postroom, "mail")
+    postroom.faults(drop_every=4, refuse_every=3)  # lost on its way; refused for now
+    job = postroom.finish(postroom.send(letter_to(6)))
+    assert (job["state"], job["result"]["sent"]) == ("SUCCESS", 6)
+    assert len(postroom.mails(job["id"])) == 6
+    assert grown(postroom, "mail", before, "postroom_mails_total", "taken") == 6
+    assert grown(postroom, "mail", before, "postroom_mails_total", "451") >= 1
+
+
+def test_the_wait_of_a_task_counts_from_when_it_was_sent(postroom: Postroom) -> None:
+    postroom.faults(silent=True)
+    first = postroom.send()
+    wait_until(lambda: postroom.look_up(first)["state"] == "STARTED")
+    before = scrape(postroom, "mail")
+    begun = time.time()
+    second = postroom.send()
+    sent = time.time()
+    oldest = ("postroom_queue_oldest_seconds", "mail")
+    wait_until(lambda: scrape(postroom).get(oldest, 0) > 0.5)
+    released = time.time()
+    postroom.faults(silent=False)
+    for job in (first, second):
+        assert postroom.finish(job)["state"] == "SUCCESS"
+    waited = ("postroom_task_wait_seconds_sum", "newsletter")
+    seconds = grown(postroom, "mail", before, *waited)
+    assert released - sent < seconds < time.time() - begun
 
 
 def test_a_pool_of_processes_is_counted_as_one(postroom: Postroom) -> None:
@@ -171,6 +253,18 @@ def test_sockets_and_pushes_are_counted(postroom: Postroom) -> None:
     wait_until(lambda: grown(postroom, "web", before, "postroom_sockets") == 0)
 
 
+def test_the_sockets_of_a_killed_process_do_not_count_for_ever(postroom: Postroom) -> None:
+    before = scrape(postroom)
+    client = socketio_client.SimpleClient(reconnection=False)
+    client.connect(postroom.url, transports=["websocket"])
+    wait_until(lambda: grown(postroom, "web", before, "postroom_sockets") == 1)
+    for child in psutil.Process(postroom.processes["web"].pid).children():
+        child.kill()
+    wait_until(lambda: not client.connected)
+    wait_until(postroom.ready)
+    wait_until(lambda: scrape(postroom).get(("postroom_sockets",), 0) == 0, timeout=10)
+
+
 def test_one_id_from_the_request_to_the_last_push(postroom: Postroom) -> None:
     """Through the web process, a worker, its retries, and a second worker after a lost message."""
     client = socketio_client.SimpleClient()
@@ -199,6 +293,9 @@ def test_one_id_from_the_request_to_the_last_push(postroom: Postroom) -> None:
     said = [line["event"] for line in mine()]
     assert "POST /newsletters" in said
     assert any("newsletter RETRY" in text for text in said)
+    # And not a request longer: the same thread answers others.
+    others = [line for line in lines(postroom, "web") if line["event"] == "GET /jobs/<job_id>"]
+    assert not any("job" in line for line in others)
 
 
 def test_a_job_sent_again_keeps_its_id(postroom: Postroom) -> None:
@@ -249,6 +346,7 @@ try:
 except ValueError:
     log.exception("It failed")
 logs.log.info("structured", reader="cas@example.com", worker="mail@host")
+log.info("To ann@example.com, bob@example.com")
 """
 
 
@@ -261,7 +359,7 @@ def test_an_address_in_a_message_or_an_exception_is_masked(form: str) -> None:
     ).stdout
     for name in ("ann", "bob", "cas"):
         assert f"{name}@" not in printed
-    assert printed.count("***@") == 3
+    assert printed.count("***@") == 5
     assert "mail@host" in printed  # the name of a worker is not an address
 
 
@@ -301,6 +399,38 @@ def test_a_worker_with_all_its_slots_at_work_is_well(postroom: Postroom) -> None
     for job in jobs:
         requests.delete(f"{postroom.url}/jobs/{job}", timeout=10)
         postroom.finish(job)
+
+
+@pytest.mark.parametrize(
+    ("ago", "waiting", "busy", "state", "code"),
+    [
+        (1, 0, 0, "consuming", 200),
+        (99, 1, 2, "busy", 200),
+        (99, 1, 1, "stalled", 503),
+        (99, 0, 1, "unproven", 503),  # not even a canary comes
+        (None, 0, 2, "busy", 200),
+        (None, 0, None, "unproven", 503),  # no worker answers
+    ],
+)
+def test_health_is_what_is_proven(
+    ago: float | None,
+    waiting: int,
+    busy: int | None,
+    state: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {} if busy is None else {"all@here": {"slots": 2, "busy": busy, "queues": QUEUES}}
+    monkeypatch.setattr(celery.control, "broadcast", lambda *_, **__: [found])
+    last = None if ago is None else str(time.time() - ago * monitoring.STALE / 50)
+    store = SimpleNamespace(ping=bool, hget=lambda *_: last, llen=lambda _: waiting)
+    monkeypatch.setattr(jobs, "store", store)
+    with Flask("of this test").app_context():
+        answer = monitoring.workers()
+    assert answer.status_code == code
+    told = answer.get_json()
+    assert {queue["state"] for queue in told["queues"].values()} == {state}
+    assert told["status"] == ("ok" if code == 200 else "failing")
 
 
 def test_live_without_redis_but_not_ready(postroom: Postroom) -> None:
@@ -535,6 +665,7 @@ def test_waits_double_up_to_a_bound_and_no_two_are_alike() -> None:
     assert visibility > times.LONGEST_RETRY
 
 
+@pytest.mark.usefixtures("no_second_look")
 def test_a_retry_says_when(postroom: Postroom) -> None:
     before = scrape(postroom, "mail")
     client = socketio_client.SimpleClient()
@@ -553,6 +684,8 @@ def test_a_retry_says_when(postroom: Postroom) -> None:
     assert len(waits) == 5
     assert all(wait <= 0.1 * 2**n for n, wait in enumerate(waits)), waits
     assert waits[-1] > waits[0]  # 0.1 s, then twice as much, and again
+    begun = [event["at"] for event in told if event["state"] == "STARTED"][-len(tries) :]
+    assert all(at > event["retry_at"] for at, event in zip(begun, tries, strict=True))
     assert postroom.look_up(job)["retry_at"] is None
     assert grown(postroom, "mail", before, "postroom_retries_total", "newsletter") == 5
     assert grown(postroom, "mail", before, "postroom_task_wait_seconds_count", "newsletter") == 1
@@ -566,6 +699,7 @@ def test_what_cannot_pass_is_not_tried_again(postroom: Postroom) -> None:
     assert grown(postroom, "mail", before, "postroom_retries_total", "newsletter") == 0
 
 
+@pytest.mark.usefixtures("no_second_look")
 def test_a_dead_letter_has_its_reason_and_is_replayed_without_a_second_mail(
     postroom: Postroom,
 ) -> None:
@@ -652,6 +786,19 @@ def test_an_upload_of_a_dead_letter_is_kept_for_its_replay(postroom: Postroom) -
     postroom.signal("report", signal.SIGCONT)
     assert postroom.finish(job)["result"]["lines"] == 5
     wait_until(lambda: not list((postroom.data / "uploads").glob(f"{job}*")))
+
+
+def test_a_discarded_report_leaves_no_file(postroom: Postroom) -> None:
+    postroom.signal("report", signal.SIGSTOP)
+    files = {"log": ("a.log", b"no line of a log\n")}
+    job = requests.post(f"{postroom.url}/reports", files=files, timeout=10).json()["id"]
+    postroom.redis.hset(f"job:{job}", "attempts", 6)
+    postroom.signal("report", signal.SIGCONT)
+    assert postroom.finish(job)["state"] == "FAILURE"
+    path = postroom.data / "uploads" / f"{job}.log"
+    assert path.exists()
+    requests.delete(f"{postroom.url}/dead-letters/{job}", timeout=10)
+    assert not path.exists()
 
 
 def test_a_task_that_kills_its_worker_again_and_again_is_stopped(postroom: Postroom) -> None:

@@ -156,8 +156,7 @@ class Person(FastHttpUser):
             if found == {}:  # or it would be asked for until the end of time
                 found = {"state": "FAILURE", "error": "nobody knows this job any more"}
             job = found or job
-        error = None if job["state"] == "SUCCESS" else f"{job['state']}: {job['error']}"
-        fire(self, f"{kind} finished", due, error)
+        fire(self, f"{kind} finished", due, failure(job))
         self.stop_after_the_last()
 
     def may_begin(self) -> bool:
@@ -188,6 +187,11 @@ class Person(FastHttpUser):
             if not answer.status_code or not answer.ok:  # 0: nobody answered
                 return {} if answer.status_code == 404 else None
             return {} if name == "ping" else dict(answer.json())
+
+
+def failure(job: dict[str, Any]) -> str | None:
+    """What to say of a job that did not end well."""
+    return None if job["state"] == "SUCCESS" else f"{job['state']}: {job['error']}"
 
 
 def fire(user: User, name: str, begun: float, error: str | None = None) -> None:
@@ -260,15 +264,18 @@ class Watcher(Person):
         if job is None:
             return
         self.ended.clear()
+        self.last = {"state": "no end was pushed", "error": job["id"]}
         now = self.socket.call("watch", {"job": job["id"]})
         if now["state"] not in ENDED:
             self.ended.wait(timeout=120)
-        fire(self, "newsletter finished", begun)
+            now = self.last
+        fire(self, "newsletter finished", begun, failure(now))
         self.stop_after_the_last()
 
     def receive(self, event: dict[str, Any]) -> None:
         fire(self, "push", event["at"])
         if event["state"] in ENDED:
+            self.last = event
             self.ended.set()
 
     def on_stop(self) -> None:

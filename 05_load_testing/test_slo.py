@@ -88,3 +88,14 @@ def test_the_verdicts_can_be_read() -> None:
     text = slo.to_text(LEVEL.judge({"ping": (times(1000, 0), 0)}))
     assert "ping: p99 at most 200 ms" in text
     assert "kept: 20–20 ms, of 1000 answers" in text
+
+
+def test_each_promise_is_about_a_row_that_locust_writes() -> None:
+    """One that is misspelt would never be judged, and so never be broken."""
+    jobs = [
+        f"{kind} {end}" for kind in ("newsletter", "report") for end in ("accepted", "finished")
+    ]
+    assert [promise.row for promise in LEVEL.promises] == ["ping", *jobs]
+    text = (Path(__file__).parent / "locustfile.py").read_text()
+    for written in ('"ping"', 'f"{kind} accepted"', 'f"{kind} finished"'):
+        assert written in text

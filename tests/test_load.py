@@ -1,5 +1,6 @@
 """Chapter 05's Locust file against every chapter: its rows are checked against the other side."""
 
+import json
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import requests
@@ -69,10 +71,15 @@ def test_every_newsletter_is_two_rows_and_its_mails(counted: lab.Chapter, user: 
     rows = locust_rows(counted.url, user, *arguments)
     accepted, finished = rows_of(rows, "newsletter accepted"), rows_of(rows, "newsletter finished")
     assert len(accepted) == len(finished) > 5
-    assert len(counted.mailbox.messages()) == 4 * len(finished)
+    mails = pd.DataFrame(counted.mailbox.messages())
+    assert len(mails) == 4 * len(finished)
     both = accepted.merge(finished, on="start", suffixes=("_accepted", "_finished"))
     assert (both.latency_ms_finished >= both.latency_ms_accepted).all()
     assert finished.latency_ms.min() >= 40  # four mails of 0.01 s
+    last_mails = mails.received.groupby(mails.message_id.str.split(".").str[0]).max()
+    ends = (finished.start + finished.latency_ms / 1000).sort_values()
+    late = ends.to_numpy() - last_mails.sort_values().to_numpy()
+    assert np.median(late) < 2 * 0.2  # Locust asks five times a second while a job is young
 
 
 def test_reports_are_rows_too(counted: lab.Chapter) -> None:
@@ -93,6 +100,16 @@ def test_a_watcher_says_how_long_a_push_takes(counted: lab.Chapter) -> None:
     finished = rows_of(rows, "newsletter finished")
     assert len(pushes) >= len(finished) > 2
     assert 0 < pushes.latency_ms.median() < 2000  # from one clock to itself: more than nothing
+
+
+def test_a_newsletter_that_failed_is_not_said_to_be_finished() -> None:
+    with lab.start("02", MAIL_DELAY=0) as chapter:
+        chapter.mailbox.set(drop_every=1)
+        for user in ("Watcher", "Publisher"):
+            rows = locust_rows(chapter.url, user, "--count", "2", "--tags", "watch", "newsletter")
+            ends = rows[rows.name == "newsletter finished"]
+            assert len(ends) == 2
+            assert ends.error.str.contains("FAILURE: The mail server is away").all()
 
 
 @pytest.mark.alone
@@ -214,6 +231,27 @@ def test_each_shape_rises_to_its_most_and_ends(final: lab.Chapter, shape: str) -
     assert seconds - 1 <= starts.max() - starts.min() <= seconds + 1
     assert 25 < per_second.max() <= 48
     assert per_second[:-1].min() < per_second.max() / 2
+
+
+SHARES = """
+import json, shapes
+kinds = shapes.Steps, shapes.Spike, shapes.Ramp, shapes.Soak
+print(json.dumps([[kind.share(None, n / 60) for n in range(60)] for kind in kinds]))
+"""
+
+
+def test_each_shape_has_the_form_of_its_name() -> None:
+    """Locust itself may not be imported here: it would make every socket of the tests its own."""
+    command = [sys.executable, "-c", SHARES]
+    done = subprocess.run(command, cwd=folder("05"), capture_output=True, text=True, timeout=60)
+    steps, spike, ramp, soak = json.loads(done.stdout)
+    assert steps == sorted(steps)
+    assert sorted(set(steps)) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
+    assert spike == [1 if 18 <= n < 30 else 0.1 for n in range(60)]
+    assert ramp == sorted(ramp)
+    assert (ramp[0], ramp[-1]) == pytest.approx((0, 1), abs=0.02)
+    assert [n for n, share in enumerate(soak) if share > 0.99] == [5, 15, 25, 35, 45, 55]
+    assert [n for n, share in enumerate(soak) if share < 0.11] == [0, 10, 20, 30, 40, 50]
 
 
 def test_an_unknown_shape_lists_those_there_are(final: lab.Chapter) -> None:

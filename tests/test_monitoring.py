@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -184,6 +185,18 @@ def test_the_page_links_to_what_watches(monitored: lab.Chapter, page: Page) -> N
         assert address is not None
         address = address if address.startswith("http") else monitored.url + address
         wait_until(partial(answers, address, status), 30)
+
+
+def test_the_time_of_the_next_try_is_right(monitored: lab.Chapter, page: Page) -> None:
+    visit(page, monitored)
+    after = """async (at) => {
+      const { draw } = await import("/static/cards.js");
+      draw({ id: "made-up", kind: "newsletter", state: "RETRY", done: 0, total: 1, retry_at: at });
+      return document.querySelector("[data-job=made-up] .state").textContent;
+    }"""
+    at = time.time() + 5
+    shown = time.strftime("%H:%M:%S", time.localtime(at))
+    assert page.evaluate(after, at) == f"RETRY, next try at {shown}"
 
 
 def test_the_page_says_when_the_next_try_is_and_replays_a_dead_letter(

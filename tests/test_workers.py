@@ -107,3 +107,29 @@ def test_without_redis_the_form_says_so(page_of_workers: Page, workers: lab.Chap
     error = page_of_workers.locator("#newsletter > .error[data-field='']")
     expect(error).to_contain_text("The broker is away")
     workers.wait_until_ready()
+
+
+ONE_WATCH_IS_REFUSED = """
+() => {
+  const socket = window.postroomSocket;
+  const emit = socket.emit;
+  socket.emit = (name, data, answer) => {
+    if (name !== "watch") return emit.call(socket, name, data, answer);
+    socket.emit = emit;
+    answer({ error: "The broker is away.", retry_after: 1 });
+    window.refused = true;
+  };
+}
+"""
+
+
+def test_a_job_is_not_lost_because_the_broker_is_away_when_it_is_watched(
+    page_of_workers: Page, workers: lab.Chapter
+) -> None:
+    page = page_of_workers
+    workers.mailbox.set(silent=True)
+    page.evaluate(ONE_WATCH_IS_REFUSED)
+    send(page, 3)
+    wait_for(page, "window.refused")
+    state(page, "PENDING")
+    workers.mailbox.mend()
