@@ -34,7 +34,7 @@ check: .venv/.test  ## Style, types, what differs between chapters, numbers in p
 	$(BIN)/mypy lab tests
 	@for chapter in $(dir $(CHAPTERS)); do echo mypy $$chapter; (cd $$chapter && ../$(BIN)/mypy .) || exit 1; done
 	$(RUN) lab stages
-	$(RUN) cogapp --check -r README.md INSTRUCTORS.md 0*/README.md 0*/GROWING.md
+	$(RUN) lab pages
 
 $(NUMBERS): .venv/.tour $(NODE)
 	@$(RUN) lab run $@
@@ -72,7 +72,7 @@ contenders: .venv/.contenders  ## Install what notebook 06 compares Celery with
 results: .venv/.test  ## Measure every figure anew (or FIGURES=01_slots) and put it into the prose
 	$(RUN) lab figures $(FIGURES)
 	$(if $(FIGURES),,$(RUN) lab tour --keep)
-	$(RUN) cogapp -r README.md INSTRUCTORS.md 0*/README.md 0*/GROWING.md
+	$(RUN) lab pages --write
 
 sabotage: .venv/.test $(NODE)  ## Harm a copy, one line at a time: do the tests notice? (or NAMES="07")
 	@$(RUN) lab sabotage $(NAMES)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lab import figures, loadtest, run, sabotage, stages, tour
+from lab import figures, loadtest, pages, run, sabotage, stages, tour
 from lab.chapters import LabError
 from lab.loadtest import SHAPES
 from lab.outages import OUTAGES
@@ -80,6 +80,10 @@ def main() -> int:
     command = commands.add_parser("stages", help="check what differs between chapters")
     command.add_argument("--write", action="store_true", help="write every DIFF.md anew")
     command.set_defaults(run=lambda options: stages.main(options.write))
+
+    command = commands.add_parser("pages", help="check the tables and the numbers of every page")
+    command.add_argument("--write", action="store_true", help="write every table anew")
+    command.set_defaults(run=lambda options: pages.main(options.write))
 
     command = commands.add_parser("sabotage", help="harm a copy: do the tests notice?")
     command.add_argument("names", nargs="*", help="which harms, such as 07; none: all")
