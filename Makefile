@@ -9,6 +9,8 @@ NODE := $(foreach lock,$(wildcard 0[1-5]_*/package-lock.json),$(dir $(lock))node
 BIN := .venv/bin
 RUN := PYTHONPATH=. $(BIN)/python -m
 ALONE := $(addprefix tests/test_,alone.py faults.py hosts.py load.py notebooks.py)
+# uv trusts what the system trusts, as pip does: a company's proxy may have its own certificate.
+export UV_SYSTEM_CERTS ?= true
 INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --constraint requirements.txt
 
 .DEFAULT_GOAL := help

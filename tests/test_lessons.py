@@ -144,6 +144,19 @@ def test_make_without_a_usable_python_says_which_is_needed(tmp_path: Path) -> No
     assert "Python 3.11, 3.12 or 3.13 is needed" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("given", "handed_on"), [({}, "true"), ({"UV_SYSTEM_CERTS": "false"}, "false")]
+)
+def test_make_has_uv_trust_what_the_system_trusts(given: dict[str, str], handed_on: str) -> None:
+    """Unless somebody wants it otherwise. Behind a company's proxy nothing installs without."""
+    command = ["/usr/bin/env", "-u", "UV_SYSTEM_CERTS", *(f"{k}={v}" for k, v in given.items())]
+    show = "include Makefile\nshow:\n\t@echo $$UV_SYSTEM_CERTS\n"
+    done = subprocess.run(
+        [*command, "make", "-f", "-", "show"], cwd=ROOT, input=show, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == handed_on, done.stderr
+
+
 def test_make_alone_lists_every_command() -> None:
     done = subprocess.run(["/usr/bin/env", "make"], cwd=ROOT, capture_output=True, text=True)
     for target in ["tour", "test", "check", "results", "clean", *chapters()]:
