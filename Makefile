@@ -6,9 +6,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 CHAPTERS := $(sort $(wildcard 0[1-5]_*/requirements.txt))
 NUMBERS := $(foreach chapter,$(CHAPTERS),$(firstword $(subst _, ,$(chapter))))
 NODE := $(foreach lock,$(wildcard 0[1-5]_*/package-lock.json),$(dir $(lock))node_modules/.ready)
-PAGES := $(shell grep -l '\[\[\[cog' *.md 0[1-5]_*/*.md notebooks/*.md)
 BIN := .venv/bin
 RUN := PYTHONPATH=. $(BIN)/python -m
+# uv trusts what the system trusts, as pip does: a company's proxy may have its own certificate.
+export UV_SYSTEM_CERTS ?= true
 INSTALL := VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --constraint requirements.txt
 
 .DEFAULT_GOAL := help
@@ -38,7 +39,7 @@ check: .venv/.test  ## Style, types, what differs between chapters, numbers in p
 	$(BIN)/mypy lab tests
 	@for chapter in $(dir $(CHAPTERS)); do echo mypy $$chapter; (cd $$chapter && ../$(BIN)/mypy .) || exit 1; done
 	$(RUN) lab stages
-	$(RUN) cogapp --check $(PAGES)
+	$(RUN) lab pages
 
 $(NUMBERS): .venv/.tour $(NODE)
 	@$(RUN) lab run $@
@@ -76,7 +77,7 @@ contenders: .venv/.contenders  ## Install what notebook 06 compares Celery with
 results: .venv/.test  ## Measure every figure anew (or FIGURES=01_slots) and put it into the prose
 	$(RUN) lab figures $(FIGURES)
 	$(if $(FIGURES),,$(RUN) lab tour --keep)
-	$(RUN) cogapp -r $(PAGES)
+	$(RUN) lab pages --write
 
 sabotage: .venv/.test $(NODE)  ## Harm a copy, one line at a time: do the tests notice? (or NAMES="07")
 	@$(RUN) lab sabotage $(NAMES)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lab import proof, run, sabotage, stages
+from lab import pages, proof, run, sabotage, stages
 from lab.chapters import LabError
 from lab.outages import OUTAGES
 
@@ -107,6 +107,10 @@ def main() -> int:
     command.add_argument("--all", action="store_true", help="the long ones, too")
     command.add_argument("--times", action="store_true", help="where the last run's time went")
     command.set_defaults(run=test)
+
+    command = commands.add_parser("pages", help="check the tables and the numbers of every page")
+    command.add_argument("--write", action="store_true", help="write every table anew")
+    command.set_defaults(run=lambda options: pages.main(options.write))
 
     command = commands.add_parser("sabotage", help="harm a copy: do the tests notice?")
     command.add_argument("names", nargs="*", help="which harms, such as 07; none: all")

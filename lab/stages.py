@@ -136,14 +136,19 @@ def changes(before: bytes, after: bytes) -> str:
 
 def tracked(folder: Path) -> dict[str, bytes]:
     """The content of each file below `folder` that git would commit, but README.md and DIFF.md."""
+    names = [name for name in listed(folder) if name not in UNCHECKED]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def listed(folder: Path) -> list[str]:
+    """Each file below `folder` that git would commit, by its path from there."""
     # Within a hook git sets GIT_DIR, which would have it list another folder's files.
     environment = {name: value for name, value in os.environ.items() if "GIT_" not in name}
-    listed = subprocess.run(
+    names = subprocess.run(
         ["/usr/bin/env", "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=folder,
         env=environment,
         capture_output=True,
         check=True,
     ).stdout.decode()
-    names = [name for name in listed.split("\0") if name and name not in UNCHECKED]
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+    return [name for name in names.split("\0") if name and (folder / name).exists()]

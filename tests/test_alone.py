@@ -56,7 +56,7 @@ def test_a_chapter_alone_is_whole(number: str, tmp_path: Path) -> None:
         (chapter / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder(number) / name, chapter / name)
     uv = Path(sys.executable).with_name("uv")
-    here = {"VIRTUAL_ENV": str(tmp_path / "venv")}
+    here = {"VIRTUAL_ENV": str(tmp_path / "venv"), "UV_SYSTEM_CERTS": "true"}
     call(uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv", cwd=chapter)
     lock = ROOT / "requirements.txt"
     install = [uv, "pip", "install", "--quiet", "--constraint", lock, "-r", "requirements.txt"]
