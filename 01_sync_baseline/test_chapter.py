@@ -158,6 +158,26 @@ def test_subscribers_may_come_as_a_csv_file(
     }
 
 
+def test_each_of_a_long_list_gets_one_mail(
+    client: FlaskClient, mailbox: mailserver.Mailbox
+) -> None:
+    recipients = [f"reader{n}@example.com" for n in range(25)]
+    letter = LETTER | {"recipients": recipients}
+    job = client.post("/newsletters", json=letter).get_json()
+    assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 25, 25)
+    assert job["result"] == {"sent": 25, "refused": 0, "refusals": []}
+    assert [message["recipient"] for message in mailbox.messages] == recipients
+
+
+def test_every_line_of_a_log_is_counted(client: FlaskClient) -> None:
+    log = {"log": (io.BytesIO(LOG * 5000), "access.log")}  # more than a megabyte
+    job = client.post("/reports", data=log).get_json()
+    assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 20_000, 20_000)
+    assert (job["result"]["lines"], job["result"]["malformed"]) == (20_000, 5000)
+    assert job["result"]["statuses"] == {"200": 5000, "304": 5000, "500": 5000}
+    assert job["result"]["bytes"] == 5000 * 107
+
+
 def test_an_uploaded_log_is_summarised(client: FlaskClient) -> None:
     job = client.post("/reports", data={"log": (io.BytesIO(LOG), "access.log")}).get_json()
     assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 4, 4)

@@ -118,6 +118,26 @@ def progress_to_the_end(browser: SocketIOTestClient) -> list[dict[str, Any]]:
     return told
 
 
+def test_each_of_a_long_list_gets_one_mail(
+    client: FlaskClient, mailbox: mailserver.Mailbox
+) -> None:
+    recipients = [f"reader{n}@example.com" for n in range(25)]
+    letter = LETTER | {"recipients": recipients}
+    job = finish(client, client.post("/newsletters", json=letter))
+    assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 25, 25)
+    assert job["result"] == {"sent": 25, "refused": 0, "refusals": []}
+    assert [message["recipient"] for message in mailbox.messages] == recipients
+
+
+def test_every_line_of_a_log_is_counted(client: FlaskClient) -> None:
+    log = {"log": (io.BytesIO(LOG * 5000), "access.log")}  # more than a megabyte
+    job = finish(client, client.post("/reports", data=log))
+    assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 20_000, 20_000)
+    assert (job["result"]["lines"], job["result"]["malformed"]) == (20_000, 5000)
+    assert job["result"]["statuses"] == {"200": 5000, "304": 5000, "500": 5000}
+    assert job["result"]["bytes"] == 5000 * 107
+
+
 def test_an_uploaded_log_is_summarised(client: FlaskClient) -> None:
     answer = client.post("/reports", data={"log": (io.BytesIO(LOG), "access.log")})
     job = finish(client, answer)
@@ -192,6 +212,20 @@ def test_a_job_that_waits_for_a_slot_can_be_cancelled(
     mailbox.faults.silent = False
     assert finish(client, first)["state"] == "SUCCESS"
     assert len(mailbox.messages) == 3
+
+
+def test_an_error_of_any_kind_is_a_failure_that_says_so(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a thread nobody else would notice it."""
+
+    def break_off(*_: object) -> Iterator[work.Step]:
+        yield work.Step(1, 9, None)
+        raise ZeroDivisionError("of this test")
+
+    monkeypatch.setattr(work, "analyse_log", break_off)
+    job = finish(client, client.post("/reports", json={"lines": 9}))
+    assert (job["state"], job["done"], job["error"]) == ("FAILURE", 1, "of this test")
 
 
 def test_a_job_that_fails_leaves_its_slot_to_the_next(

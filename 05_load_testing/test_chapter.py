@@ -93,7 +93,7 @@ class Postroom:
             "REPORT_METRICS_PORT": report,
         }
         settings |= {"MAIL_DELAY": 0.05, "MAIL_SLOTS": 1, "DATA": data, "JOB_TTL": 3600}
-        settings |= {"RESEND_AFTER": 1, "LOOK_EVERY": 0.3, "RETRY_AFTER": 0.1}
+        settings |= {"RESEND_AFTER": 1, "LOOK_EVERY": 0.5, "RETRY_AFTER": 0.1}
         settings |= {"VISIBILITY_TIMEOUT": 4, "LEASE": 2}  # what a dead worker had comes back soon
         settings |= {"LONGEST_RETRY": 3}
         settings |= {"REPORT_LIMIT": 6, "TO_TIDY_UP": 2, "MOST_DEAD_LETTERS": 8}

@@ -68,6 +68,8 @@ SHARED = {
     "place",
     "running",
     "shared_chapter",
+    "shipped",
+    "small",
     "tables",
 }
 """Fixtures that several tests share: with several processes, each test that has one goes where
@@ -133,7 +135,7 @@ def shared_chapter(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
         "SMTP_TIMEOUT": 60,
     }
     # On a busy machine Redis takes longer than 0.4 s, and no answer here is to be 503 for that.
-    more |= {"LONGEST_WAIT": 600, "LOOK_EVERY": 1, "RESEND_AFTER": 5, "REDIS_TIMEOUT": 10}
+    more |= {"LONGEST_WAIT": 600, "LOOK_EVERY": 2, "RESEND_AFTER": 5, "REDIS_TIMEOUT": 10}
     pauses = {"redis": 3.0}
     with lab.start(request.param, restart=True, restart_after=pauses, **QUICK, **more) as running:
         yield running

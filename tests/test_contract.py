@@ -56,6 +56,19 @@ def test_a_newsletter_reaches_each_recipient_once(chapter: lab.Chapter) -> None:
     assert (count.received, count.lost, count.twice) == (2, 0, 0)
 
 
+@pytest.mark.parametrize("refused", [0, 3])
+def test_who_is_said_to_have_got_mail_has_got_it(chapter: lab.Chapter, refused: int) -> None:
+    """Counted at the mail server: what a job says of itself proves nothing."""
+    recipients = lab.addresses(25)
+    chapter.mailbox.set(refuse_addresses=recipients[:refused])
+    letter = LETTER | {"recipients": recipients}
+    job = lab.finish(chapter.url, lab.post(chapter.url, "/newsletters", letter))
+    assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 25, 25)
+    assert (job["result"]["sent"], job["result"]["refused"]) == (25 - refused, refused)
+    got = [message["recipient"] for message in chapter.mailbox.messages(job["id"])]
+    assert sorted(got) == sorted(recipients[refused:])
+
+
 def test_an_address_given_twice_gets_one_mail(chapter: lab.Chapter) -> None:
     letter = LETTER | {"recipients": ["ann@example.com", "Ann@Example.com", "bob@example.com"]}
     job = lab.finish(chapter.url, lab.post(chapter.url, "/newsletters", letter))

@@ -152,7 +152,11 @@ def test_make_has_uv_trust_what_the_system_trusts(given: dict[str, str], handed_
     command = ["/usr/bin/env", "-u", "UV_SYSTEM_CERTS", *(f"{k}={v}" for k, v in given.items())]
     show = "include Makefile\nshow:\n\t@echo $$UV_SYSTEM_CERTS\n"
     done = subprocess.run(
-        [*command, "make", "-f", "-", "show"], cwd=ROOT, input=show, capture_output=True, text=True
+        [*command, "make", "--no-print-directory", "-f", "-", "show"],
+        cwd=ROOT,
+        input=show,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.splitlines()[-1] == handed_on, done.stderr
 

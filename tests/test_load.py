@@ -140,7 +140,9 @@ def test_open_arrivals_keep_their_schedule(
     assert smallest <= gaps.std() / gaps.mean() <= largest
     waited = rows_of(rows, "ping").latency_ms
     assert waited.max() > 800
-    assert len(rows_of(rows, "own delay")) == len(starts)
+    late = rows_of(rows, "own delay").latency_ms
+    assert len(late) == len(starts)
+    assert late.max() < 500  # half of the stall: who waits for an answer is late by all of it
 
 
 def test_a_job_that_is_forgotten_has_failed_and_is_not_awaited_for_ever() -> None:
@@ -183,6 +185,36 @@ def test_latency_counts_from_when_an_arrival_was_due(
         rows = locust_rows(chapter.url, "OpenPublisher", *arguments)
     latency = rows_of(rows, "newsletter accepted").latency_ms
     assert latency.min() >= 1000 * (BUSY + 0.2)  # the mail takes 0.2 s
+    # Five come in a second, and each takes half of one: nobody waits for those before.
+    assert rows_of(rows, "own delay").latency_ms.max() < 1000 * (BUSY + 0.2)
+
+
+ONE_PUSH = """
+import locust  # first: it patches what the others import
+import time
+from types import SimpleNamespace as Made
+from gevent.event import Event
+from locustfile import Watcher
+
+rows = []
+fire = Made(fire=lambda **row: rows.append(row))
+watcher = Watcher.__new__(Watcher)
+watcher.environment, watcher.ended = Made(events=Made(request=fire)), Event()
+watcher.receive({"at": time.time() - 50, "state": "PROGRESS"})
+watcher.receive({"at": time.time() - 20, "state": "SUCCESS"})
+print(*(round(row["response_time"] / 1000) for row in rows), watcher.ended.is_set())
+"""
+
+
+def test_the_latency_of_a_push_counts_from_the_clock_of_who_pushed() -> None:
+    command = [sys.executable, "-c", ONE_PUSH]
+    done = subprocess.run(
+        command, cwd=LOCUSTFILE.parent, capture_output=True, text=True, timeout=60, check=True
+    )
+    first, second, ended = done.stdout.split()
+    assert 50 <= int(first) < 80
+    assert 20 <= int(second) < 50
+    assert ended == "True"
 
 
 def locust(chapter: lab.Chapter, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -236,6 +236,20 @@ WATCH_THE_CONNECTION = """
   new MutationObserver(note).observe(transport, { childList: true });
 }
 """
+WATCH_THE_WATCHING = """
+() => {
+  const socket = window.postroomSocket;
+  const emit = socket.emit.bind(socket);
+  let sent = [];
+  socket.emit = (name, ...rest) => {
+    sent.push(name);
+    return emit(name, ...rest);
+  };
+  socket.on("disconnect", () => { sent = []; });
+  // The page's own listener was first: what it sends when it is connected again, it has sent.
+  socket.on("connect", () => { window.sentAgain = sent; });
+}
+"""
 WATCH_THE_BARS = """
 () => {
   window.bars = {};
@@ -324,10 +338,14 @@ def test_a_lost_connection_is_taken_up_again(
     expect(postroom.locator("#transport")).to_contain_text("WebSocket")
     postroom.evaluate(WATCH_THE_BARS)
     postroom.evaluate(WATCH_THE_CONNECTION)
+    postroom.evaluate(WATCH_THE_WATCHING)
     send(postroom, 30)
     wait_for_bar(postroom, 2)
     postroom.evaluate("window.postroomSocket.io.engine.close()")
     wait_for(postroom, "window.said.some((text) => text.includes('lost'))")
+    # At once, and not by the question that it asks after some silence.
+    wait_for(postroom, "window.sentAgain !== undefined")
+    assert postroom.evaluate("window.sentAgain") == ["watch"]
     state(postroom, "SUCCESS")
     assert bars(postroom) == sorted(bars(postroom))
 

@@ -1,6 +1,8 @@
 """The harms of `make sabotage` fit the code of today; that they are caught takes longer to see."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,9 @@ import pytest
 from lab import sabotage
 from lab.chapters import LabError
 from lab.sabotage import Harm, harms
+
+from .conftest import ROOT
+from .test_chapters import handed_on
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +29,21 @@ def test_a_harm_fits_and_names_tests_that_exist(harm: Harm, place: Path) -> None
     for test in harm.tests:
         file, _, name = test.partition("::")
         assert f"def {name.partition('[')[0]}(" in (place / file).read_text(), test
+
+
+def test_make_test_runs_every_test_that_a_harm_names() -> None:
+    """A harm that only `make test-all` would notice is not noticed in time."""
+    named = {test for harm in harms() for test in harm.tests}
+    ours = sorted(test for test in named if test.startswith("tests/"))
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "not long", *ours]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    collected = done.stdout.splitlines()
+    for test in ours:
+        assert any(f"{line}[".startswith((f"{test}[", test)) for line in collected), test
+    for test in named - set(ours):
+        number, file = test[:2], test.partition("/")[2].partition("::")[0]
+        name = test.partition("::")[2].partition("[")[0]
+        assert name not in handed_on(number, file), test
 
 
 def test_a_harm_is_caught_or_survives(tmp_path: Path) -> None:
