@@ -101,7 +101,11 @@ class Postroom:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         for name in self.commands:
             self.start(name)
-        wait_until(self.ready)
+        try:
+            wait_until(self.ready)
+        except AssertionError:
+            self.stop()  # nobody else could
+            raise
         self.redis.config_set("appendfsync", "no")  # the disk is not under test
 
     def start(self, name: str) -> None:
