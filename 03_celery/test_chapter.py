@@ -87,6 +87,7 @@ class Postroom:
         settings |= {"MAIL_DELAY": 0.05, "MAIL_SLOTS": 1, "DATA": data, "JOB_TTL": 3600}
         settings |= {"RESEND_AFTER": 1, "LOOK_EVERY": 0.5, "RETRY_AFTER": 0.1}
         settings |= {"VISIBILITY_TIMEOUT": 4, "LEASE": 2}  # what a dead worker had comes back soon
+        settings |= {"SMTP_TIMEOUT": 60}  # a silent mail server is not given up meanwhile
         self.environment = {k: v for k, v in os.environ.items() if k != "REDIS_URL"}
         self.environment |= {name: str(value) for name, value in settings.items()}
         scripts = str(Path(sys.executable).parent)
@@ -96,7 +97,11 @@ class Postroom:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         for name in self.commands:
             self.start(name)
-        wait_until(self.ready)
+        try:
+            wait_until(self.ready)
+        except AssertionError:
+            self.stop()  # nobody else could
+            raise
         self.redis.config_set("appendfsync", "no")  # the disk is not under test
 
     def start(self, name: str) -> None:

@@ -95,6 +95,7 @@ class Postroom:
         settings |= {"MAIL_DELAY": 0.05, "MAIL_SLOTS": 1, "DATA": data, "JOB_TTL": 3600}
         settings |= {"RESEND_AFTER": 1, "LOOK_EVERY": 0.5, "RETRY_AFTER": 0.1}
         settings |= {"VISIBILITY_TIMEOUT": 4, "LEASE": 2}  # what a dead worker had comes back soon
+        settings |= {"SMTP_TIMEOUT": 60}  # a silent mail server is not given up meanwhile
         settings |= {"LONGEST_RETRY": 3}
         settings |= {"REPORT_LIMIT": 6, "TO_TIDY_UP": 2, "MOST_DEAD_LETTERS": 8}
         # Long newsletters in one task, and no queue too long: both have tests of their own.
@@ -108,7 +109,11 @@ class Postroom:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         for name in self.commands:
             self.start(name)
-        wait_until(self.ready)
+        try:
+            wait_until(self.ready)
+        except AssertionError:
+            self.stop()  # nobody else could
+            raise
         self.redis.config_set("appendfsync", "no")  # the disk is not under test
 
     def start(self, name: str) -> None:

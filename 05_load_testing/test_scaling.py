@@ -250,13 +250,13 @@ def test_a_worker_that_was_frozen_stops_after_the_mail_in_its_hands(postroom: Po
     postroom.start("mail")  # a second worker, while the first one sleeps
     try:
         assert postroom.finish(job)["result"]["sent"] == 20
-    finally:
         other.send_signal(signal.SIGCONT)
-    wait_until(lambda: at_work(postroom) == [0, 0])
-    assert set(postroom.mails(job)) == set(letter(20)["recipients"])
-    assert len(postroom.mails(job)) <= 22  # one in each of its two slots
-    other.terminate()
-    other.wait(30)
+        wait_until(lambda: at_work(postroom) == [0, 0])
+        assert set(postroom.mails(job)) == set(letter(20)["recipients"])
+        assert len(postroom.mails(job)) <= 22  # one in each of its two slots
+    finally:
+        other.kill()
+        other.wait(30)
 
 
 @pytest.fixture
