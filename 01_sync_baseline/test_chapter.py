@@ -107,6 +107,19 @@ def test_a_mail_server_that_goes_away_is_a_502_that_says_how_many_were_sent(
     assert "2 of 3" in job["error"]
 
 
+def test_a_mail_server_that_closes_with_421_is_away_and_refuses_nobody(
+    client: FlaskClient, mailbox: mailserver.Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def close(*_: object) -> str:
+        return "421 4.7.0 Come again later"
+
+    monkeypatch.setattr(mailbox, "handle_DATA", close)
+    answer = client.post("/newsletters", json=LETTER)
+    assert (answer.status_code, answer.get_json()["sent"]) == (502, 0)
+    (job,) = client.get("/jobs").get_json()
+    assert (job["state"], job["done"]) == ("FAILURE", 0)
+
+
 def test_a_silent_mail_server_is_given_up(
     client: FlaskClient, mailbox: mailserver.Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

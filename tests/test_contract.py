@@ -100,8 +100,9 @@ def test_a_sample_report_and_an_uploaded_one_agree(chapter: lab.Chapter) -> None
     assert sum(sample["result"]["statuses"].values()) == 5000 - sample["result"]["malformed"]
 
 
-def test_subscribers_as_a_file(chapter: lab.Chapter) -> None:
-    table = b"email,name\nann@example.com,Ann\nbob@example.com,Bob\n"
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+def test_subscribers_as_a_file(chapter: lab.Chapter, mark: bytes) -> None:
+    table = mark + b"email,name\nann@example.com,Ann\nbob@example.com,Bob\n"
     answer = upload(chapter, "/newsletters", subject="News", body="Hello", subscribers=table)
     job = lab.finish(chapter.url, answer)
     assert chapter.mailbox.count(LETTER["recipients"], job["id"]).received == 2
@@ -145,6 +146,7 @@ def test_many_at_once_are_all_answered(chapter: lab.Chapter) -> None:
     with ThreadPoolExecutor(8) as pool:
         codes = set(pool.map(ask, range(400)))
     assert codes == {200, 200 if chapter.number == "01" else 202}
+    assert len(requests.get(f"{chapter.url}/jobs", timeout=60).json()) == 50
 
 
 def test_ids_cannot_be_guessed(chapter: lab.Chapter) -> None:
@@ -209,6 +211,13 @@ def test_a_bad_address_is_quoted(chapter: lab.Chapter) -> None:
     letter = LETTER | {"recipients": ["ann@example.com", "nobody"]}
     document = check_problem(lab.post(chapter.url, "/newsletters", letter), 400)
     assert "'nobody'" in document["detail"]
+
+
+def test_an_answer_about_many_and_long_mistakes_is_short(chapter: lab.Chapter) -> None:
+    letter = LETTER | {"recipients": ["x" * 500] * 1000}
+    document = check_problem(lab.post(chapter.url, "/newsletters", letter), 400, "recipients[0]")
+    assert len(document["errors"]) == 20
+    assert all(len(error["detail"]) < 300 for error in document["errors"])
 
 
 @pytest.mark.parametrize("lines", [0, -1, 10_000_001, "10", 1.5, True, None])
