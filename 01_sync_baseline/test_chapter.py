@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email import message_from_bytes, policy
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -137,6 +138,17 @@ def test_no_mail_server_at_all_is_a_502(
     assert (answer.status_code, answer.get_json()["sent"]) == (502, 0)
 
 
+def test_an_emptied_mailbox_counts_anew(client: FlaskClient, mailbox: mailserver.Mailbox) -> None:
+    """Every n-th is counted from then on, and no copy is known."""
+    door = mailserver.create_door(mailbox).test_client()
+    client.post("/newsletters", json=LETTER)
+    assert len(door.get("/messages").get_json()) == 3
+    assert door.delete("/messages").get_json() == door.get("/messages").get_json() == []
+    mailbox.faults.refuse_every = 2
+    (refusal,) = client.post("/newsletters", json=LETTER).get_json()["result"]["refusals"]
+    assert refusal["recipient"] == "bob@example.com"
+
+
 def test_a_second_copy_can_be_thrown_away_by_its_id(
     client: FlaskClient, mailbox: mailserver.Mailbox
 ) -> None:
@@ -182,6 +194,20 @@ def test_each_of_a_long_list_gets_one_mail(
     assert [message["recipient"] for message in mailbox.messages] == recipients
 
 
+def test_a_mail_arrives_as_it_was_written(
+    client: FlaskClient, mailbox: mailserver.Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived: list[bytes] = []
+    keep = lambda envelope: arrived.append(envelope.original_content)  # noqa: E731
+    monkeypatch.setattr(mailbox, "keep", keep)
+    body = "Good morning!\n\nGrüße."
+    letter = LETTER | {"body": body, "recipients": ["ann@example.com"]}
+    assert client.post("/newsletters", json=letter).get_json()["result"]["sent"] == 1
+    mail = message_from_bytes(arrived[0], policy=policy.default)
+    assert (mail["From"], mail["To"]) == (work.SENDER, "ann@example.com")
+    assert (mail["Subject"], mail.get_content().split()) == ("News", body.split())
+
+
 def test_every_line_of_a_log_is_counted(client: FlaskClient) -> None:
     log = {"log": (io.BytesIO(LOG * 5000), "access.log")}  # more than a megabyte
     job = client.post("/reports", data=log).get_json()
@@ -210,6 +236,20 @@ def test_an_uploaded_log_is_summarised(client: FlaskClient) -> None:
         ],
         "missed": 0,
     }
+
+
+def test_an_error_of_any_kind_is_a_500_and_a_failed_job(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(*_: object) -> Iterator[work.Step]:
+        yield work.Step(1, 9, None)
+        raise ZeroDivisionError("of this test")
+
+    monkeypatch.setattr(work, "analyse_log", break_off)
+    answer = client.post("/reports", json={"lines": 9})
+    assert (answer.status_code, answer.mimetype) == (500, "application/problem+json")
+    (job,) = client.get("/jobs").get_json()
+    assert (job["state"], job["done"], job["error"]) == ("FAILURE", 1, "of this test")
 
 
 def test_jobs_can_be_looked_up_and_are_kept_bounded(

@@ -5,13 +5,16 @@ both right; everything else is the same for all.
 """
 
 import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
 import lab
+from lab.chapters import folder
 
 PROBLEM = "application/problem+json"
 LETTER: dict[str, Any] = {
@@ -56,7 +59,7 @@ def test_a_newsletter_reaches_each_recipient_once(chapter: lab.Chapter) -> None:
     assert (count.received, count.lost, count.twice) == (2, 0, 0)
 
 
-@pytest.mark.parametrize("refused", [0, 3])
+@pytest.mark.parametrize("refused", [0, 3, 25])
 def test_who_is_said_to_have_got_mail_has_got_it(chapter: lab.Chapter, refused: int) -> None:
     """Counted at the mail server: what a job says of itself proves nothing."""
     recipients = lab.addresses(25)
@@ -65,6 +68,7 @@ def test_who_is_said_to_have_got_mail_has_got_it(chapter: lab.Chapter, refused: 
     job = lab.finish(chapter.url, lab.post(chapter.url, "/newsletters", letter))
     assert (job["state"], job["done"], job["total"]) == ("SUCCESS", 25, 25)
     assert (job["result"]["sent"], job["result"]["refused"]) == (25 - refused, refused)
+    assert len(job["result"]["refusals"]) == min(refused, 20)  # a document stays small
     got = [message["recipient"] for message in chapter.mailbox.messages(job["id"])]
     assert sorted(got) == sorted(recipients[refused:])
 
@@ -150,13 +154,27 @@ def test_many_at_once_are_all_answered(chapter: lab.Chapter) -> None:
 
 
 def test_ids_cannot_be_guessed(chapter: lab.Chapter) -> None:
-    ids = [lab.make_report(chapter.url, 1)["id"] for _ in range(3)]
-    assert len(set(ids)) == 3
+    """Each of their places may hold anything: no counter, no clock, no name of the machine."""
+    answers = [lab.post(chapter.url, "/reports", {"lines": 1}) for _ in range(30)]
+    ids = [lab.finish(chapter.url, answer)["id"] for answer in answers]
     assert all(len(one) >= 20 for one in ids)
+    places = [{one[place] for one in ids} for place in range(20)]
+    assert min(map(len, places)) >= 8  # of 64 letters, some 24 are there
 
 
 def test_an_unknown_job_is_404(chapter: lab.Chapter) -> None:
     check_problem(requests.get(f"{chapter.url}/jobs/no-such-job", timeout=30), 404)
+
+
+def test_everything_listens_on_this_machine_only(chapter: lab.Chapter) -> None:
+    addresses = {
+        connection.laddr.ip
+        for name in chapter.commands
+        for process in chapter.processes(name)
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses == {"127.0.0.1"}
 
 
 # --- The page and the canary ----------------------------------------------------------
@@ -256,6 +274,21 @@ def test_too_large_an_upload_is_413(chapter: lab.Chapter) -> None:
     assert "64 MB" in document["detail"]
 
 
+@pytest.mark.parametrize("number", lab.chapters())
+def test_the_page_and_the_server_know_the_same_limit(number: str) -> None:
+    """The page says no before it sends what the server would refuse, and nothing else."""
+    files = (folder(number) / name for name in ("contract.py", "static/forms.js"))
+    limits = [re.findall(r"LARGEST_UPLOAD = ([\d *]+)", file.read_text()) for file in files]
+    assert limits == [["64 * 1024 * 1024"]] * 2
+
+
+def test_the_column_of_addresses_may_be_written_in_any_way(chapter: lab.Chapter) -> None:
+    table = b"Name, E-Mail , eMAIL \nAnn,nobody,ann@example.com\nBob,nobody,bob@example.com\n"
+    answer = upload(chapter, "/newsletters", subject="News", body="Hello", subscribers=table)
+    job = lab.finish(chapter.url, answer)
+    assert chapter.mailbox.count(LETTER["recipients"], job["id"]).received == 2
+
+
 @pytest.mark.parametrize("table", [b"", b"name\nAnn\n", b"\xff\xfe\x00", b'email\n"unclosed'])
 def test_a_wrong_csv_names_the_file(chapter: lab.Chapter, table: bytes) -> None:
     answer = upload(chapter, "/newsletters", subject="News", body="Hello", subscribers=table)
@@ -284,10 +317,11 @@ def test_an_unknown_path_or_method_is_a_problem_too(chapter: lab.Chapter) -> Non
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_a_page_of_another_site_may_not_post(chapter: lab.Chapter, site: str) -> None:
+def test_a_page_of_another_site_may_not_post_or_cancel(chapter: lab.Chapter, site: str) -> None:
     headers = {"Sec-Fetch-Site": site}
     answer = requests.post(f"{chapter.url}/reports", json={"lines": 1}, headers=headers, timeout=30)
     check_problem(answer, 403)
+    check_problem(requests.delete(f"{chapter.url}/jobs/any", headers=headers, timeout=30), 403)
 
 
 # --- What a browser is told -----------------------------------------------------------
@@ -299,6 +333,7 @@ def test_every_answer_says_what_a_browser_may_do_with_it(chapter: lab.Chapter, p
     policy = dict(part.split(maxsplit=1) for part in headers["Content-Security-Policy"].split("; "))
     assert policy["default-src"] == "'self'"
     assert policy["script-src"].split() == ["'self'", "https://cdn.socket.io"]
-    assert policy["frame-ancestors"] == policy["object-src"] == "'none'"
+    assert policy["frame-ancestors"] == policy["object-src"] == policy["base-uri"] == "'none'"
+    assert policy["form-action"] == "'self'"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "same-origin"

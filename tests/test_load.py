@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -106,9 +106,9 @@ def test_a_newsletter_that_failed_is_not_said_to_be_finished() -> None:
     with lab.start("02", MAIL_DELAY=0) as chapter:
         chapter.mailbox.set(drop_every=1)
         for user in ("Watcher", "Publisher"):
-            rows = locust_rows(chapter.url, user, "--count", "2", "--tags", "watch", "newsletter")
+            rows = locust_rows(chapter.url, user, "--count", "3", "--tags", "watch", "newsletter")
             ends = rows[rows.name == "newsletter finished"]
-            assert len(ends) == 2
+            assert len(ends) == 3
             assert ends.error.str.contains("FAILURE: The mail server is away").all()
 
 
@@ -156,12 +156,27 @@ def test_a_job_that_is_forgotten_has_failed_and_is_not_awaited_for_ever() -> Non
     assert "nobody knows this job" in error
 
 
-BUSY = 0.3  # seconds
-BUSY_LOCUST = f"""
+OURS = f"""
 import sys
 sys.path.insert(0, {str(LOCUSTFILE.parent)!r})
 from locustfile import *
+"""
 
+
+@pytest.fixture
+def with_locustfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have Locust run chapter 05's file with this text behind it."""
+
+    def use(text: str) -> None:
+        path = tmp_path / "locustfile_of_a_test.py"
+        path.write_text(OURS + text)
+        monkeypatch.setattr(load, "command_of", partial(load.command_of, locustfile=path))
+
+    return use
+
+
+BUSY = 0.3  # seconds
+BUSY_LOCUST = f"""
 ask = Person.ask
 
 def ask_late(self, *arguments, **options):
@@ -173,12 +188,10 @@ Person.ask = ask_late
 
 
 def test_latency_counts_from_when_an_arrival_was_due(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    with_locustfile: Callable[[str], None],
 ) -> None:
     """Also if Locust had to wait before it could ask, which no server's clock would tell."""
-    (tmp_path / "busy_locust.py").write_text(BUSY_LOCUST)
-    busy = partial(load.command_of, locustfile=tmp_path / "busy_locust.py")
-    monkeypatch.setattr(load, "command_of", busy)
+    with_locustfile(BUSY_LOCUST)
     arguments = ["-u", "1", "--rate", "5", "-t", "3s", "--arrivals", "constant"]
     arguments += ["--tags", "newsletter", "--recipients", "1"]
     with lab.start("01", THREADS=8, MAIL_DELAY=0.2) as chapter:
@@ -187,6 +200,25 @@ def test_latency_counts_from_when_an_arrival_was_due(
     assert latency.min() >= 1000 * (BUSY + 0.2)  # the mail takes 0.2 s
     # Five come in a second, and each takes half of one: nobody waits for those before.
     assert rows_of(rows, "own delay").latency_ms.max() < 1000 * (BUSY + 0.2)
+
+
+STALL = 1.0  # seconds
+STALLED_LOCUST = f"""
+sleep = gevent.monkey.get_original("time", "sleep")  # while it lasts, nobody is served
+
+@events.test_start.add_listener
+def stall(**_):
+    gevent.spawn_later(0.5, sleep, {STALL})
+"""
+
+
+def test_locust_says_how_late_it_was_itself(with_locustfile: Callable[[str], None]) -> None:
+    with_locustfile(STALLED_LOCUST)
+    (port,) = free_ports(1)  # nobody answers there: here that is no matter
+    options = ("-u", "1", "--rate", "20", "-t", "3s", "--arrivals", "constant")
+    rows = locust_rows(f"http://127.0.0.1:{port}", "OpenVisitor", *options)
+    late = rows_of(rows, "own delay").latency_ms
+    assert late.max() > 1000 * STALL / 2
 
 
 ONE_PUSH = """
@@ -284,6 +316,29 @@ def test_each_shape_has_the_form_of_its_name() -> None:
     assert (ramp[0], ramp[-1]) == pytest.approx((0, 1), abs=0.02)
     assert [n for n, share in enumerate(soak) if share > 0.99] == [5, 15, 25, 35, 45, 55]
     assert [n for n, share in enumerate(soak) if share < 0.11] == [0, 10, 20, 30, 40, 50]
+
+
+SHARES = """
+import json
+import shapes
+
+kinds = (shapes.Steps, shapes.Spike, shapes.Ramp, shapes.Soak)
+print(json.dumps([[kind.share(None, n / 60) for n in range(60)] for kind in kinds]))
+"""
+
+
+def test_a_shape_is_what_it_is_called() -> None:
+    """At sixty moments of a run: which share of the users there are."""
+    command = [sys.executable, "-c", SHARES]
+    done = subprocess.run(
+        command, cwd=LOCUSTFILE.parent, capture_output=True, text=True, timeout=60, check=True
+    )
+    steps, spike, ramp, soak = json.loads(done.stdout)
+    assert steps == pytest.approx([(n // 12 + 1) / 5 for n in range(60)])
+    assert spike == [1.0 if 18 <= n < 30 else 0.1 for n in range(60)]
+    assert ramp == pytest.approx([n / 60 for n in range(60)])
+    assert soak[::10] == pytest.approx([0.1] * 6)  # nights
+    assert soak[5::10] == pytest.approx([1.0] * 6)  # days
 
 
 def test_an_unknown_shape_lists_those_there_are(final: lab.Chapter) -> None:

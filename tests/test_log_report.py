@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from email import message_from_bytes, policy
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -536,6 +537,16 @@ def test_the_sample_log_is_a_day_in_order_with_a_few_malformed_lines() -> None:
     assert 35 <= malformed <= 90  # 60 are expected, one in a thousand
 
 
+def test_samples_are_of_nobody() -> None:
+    """Addresses at example.com (RFC 2606), clients of networks for examples (RFC 5737)."""
+    readers = samples.sample_subscribers(200)
+    assert len(set(readers)) == 200
+    assert {address.partition("@")[2] for address in readers} == {"example.com"}
+    clients = {line.partition(" - ")[0] for line in samples.sample_log(5_000) if " - " in line}
+    networks = {client.rpartition(".")[0] for client in clients}
+    assert networks == {"192.0.2", "198.51.100", "203.0.113"}
+
+
 PARTS = st.floats(0, 1, exclude_max=True)
 
 
@@ -589,6 +600,16 @@ def test_a_mail_carries_its_id(job: str) -> None:
     assume(len(job) < 40)  # a longer header may be folded
     mail = work.write_mail(job, "News", "Hello", "ann@example.com")
     assert mail["Message-ID"] == work.message_id(job, "ann@example.com")
+
+
+@pytest.mark.parametrize("body", ["Hello", "Good morning!\n\nGrüße.\n", "a line\n" * 500])
+def test_a_mail_says_from_whom_to_whom_when_and_what(body: str) -> None:
+    sent = work.write_mail("job", "News", body, "ann@example.com").as_bytes()
+    mail = message_from_bytes(sent, policy=policy.default)
+    assert (mail["From"], mail["To"]) == (work.SENDER, "ann@example.com")
+    assert mail["Subject"] == "News"
+    assert mail.get_content().rstrip("\n") == body.rstrip("\n")
+    assert abs(mail["Date"].datetime.timestamp() - time.time()) < 60
 
 
 ADDRESSES = st.lists(

@@ -25,6 +25,7 @@ from playwright.sync_api import (
 )
 
 import lab
+from lab.chapters import folder
 
 from .conftest import silent, visit, wait_for
 
@@ -242,6 +243,10 @@ def test_line_climbs_while_the_visitor_waits(page: Page, one_slot: lab.Chapter) 
         expect(page.locator("#heartbeat")).to_have_attribute("data-beats", beats)
         expect(page.locator("#heartbeat")).to_have_class("slow")
     expect(page.locator("#heartbeat")).not_to_have_class("slow")
+    # Once more visits were quick than slow, a typical one is quick; the worst stays.
+    quick = "/^[0-9]+ ms$/.test(document.querySelector('[data-typical]').textContent)"
+    wait_for(page, quick, timeout=15)
+    assert worst_ms(page) > 1000
 
 
 def test_heartbeat_says_that_the_server_is_gone_and_that_it_is_back(
@@ -595,6 +600,14 @@ def is_jobs(request: Request) -> bool:
 def expect_no_html(page: Page) -> None:
     expect(page.locator("main img")).to_have_count(0)
     assert page.evaluate("window.hacked") is None
+
+
+@pytest.mark.parametrize("number", lab.chapters())
+def test_no_script_makes_html_of_text(number: str) -> None:
+    """Whatever was typed, logged or answered is set as text."""
+    ways = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|eval\("
+    for script in folder(number).glob("static/*.js"):
+        assert not re.search(ways, script.read_text()), script.name
 
 
 def test_what_a_log_says_is_not_taken_as_html(postroom: Page, tmp_path: Path) -> None:

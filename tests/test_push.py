@@ -3,19 +3,28 @@
 Where a test looks at a job that is under way, the mail server is silent until it has looked.
 """
 
+import base64
+import hashlib
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 from playwright.sync_api import BrowserContext, Page, expect
 
 import lab
-from lab.chapters import chapters, folder
+from lab.chapters import chapters, folder, free_ports, is_open
 from lab.faults import wait_until
 from lab.watch import Watcher
 
@@ -24,6 +33,7 @@ from .conftest import silent, wait_for
 
 CHAPTERS = [number for number in chapters() if number >= "02"]
 TIMEOUT = 40_000  # ms, for whatever a browser waits for
+NO_CLIENT = "Socket.IO's browser client is missing: npm ci in the chapter, or make test."
 
 
 @pytest.fixture
@@ -77,6 +87,19 @@ def test_who_comes_late_gets_the_present_document(chapter: lab.Chapter) -> None:
         early.wait_for_end(job)
         document = late.watch(job)
     assert (document["state"], document["done"]) == ("SUCCESS", 3)
+
+
+def test_who_comes_back_and_watches_again_is_told_the_rest(chapter: lab.Chapter) -> None:
+    """The server's side of a lost connection, which no question after a silence can hide."""
+    with silent(chapter):
+        with Watcher(chapter.url) as lost:
+            job = newsletter(chapter, 3)
+            lost.watch(job)
+        again = Watcher(chapter.url)
+        assert again.watch(job)["done"] == 0
+    with again:
+        last = again.wait_for_end(job)
+    assert (last["state"], last["done"]) == ("SUCCESS", 3)
 
 
 def test_only_who_watches_is_told(chapter: lab.Chapter) -> None:
@@ -192,6 +215,23 @@ def test_two_web_processes_break_polling_but_not_websockets() -> None:
         assert "Invalid session" in running.log("web", lines=500)
 
 
+@pytest.mark.parametrize("number", CHAPTERS)
+def test_a_client_from_the_cdn_must_be_the_one_from_npm(number: str) -> None:
+    """The same version, the same bytes; and each page that loads it says so to the browser."""
+    module = runpy.run_path(str(folder(number) / "browser_client.py"))
+    installed = module["FOLDER"] / module["FILE"]
+    if not installed.exists():
+        pytest.skip(NO_CLIENT)
+    digest = base64.b64encode(hashlib.sha384(installed.read_bytes()).digest()).decode()
+    version = json.loads((folder(number) / "package.json").read_text())["dependencies"]
+    address = f"https://cdn.socket.io/{version['socket.io-client']}/{module['FILE']}"
+    assert module["CDN"] == (address, f"sha384-{digest}")
+    assert module["HERE"].src == f"/client/{module['FILE']}"
+    told = 'integrity="{{ socket_io_client.integrity }}" crossorigin="anonymous"'
+    for page in folder(number).glob("templates/*.html"):
+        assert page.read_text().count("socket_io_client.src") == page.read_text().count(told)
+
+
 # --- A browser ------------------------------------------------------------------------
 
 
@@ -199,7 +239,7 @@ def test_two_web_processes_break_polling_but_not_websockets() -> None:
 def client_script(chapter: lab.Chapter) -> None:
     script = folder(chapter.number) / "node_modules/socket.io-client/dist/socket.io.min.js"
     if not script.exists():
-        pytest.skip("Socket.IO's browser client is missing: npm ci in the chapter, or make test.")
+        pytest.skip(NO_CLIENT)
 
 
 @pytest.fixture
@@ -216,6 +256,13 @@ def visit(page: Page, chapter: lab.Chapter, query: str = "") -> Page:
 def send(page: Page, recipients: int) -> None:
     page.fill("[name=recipients]", "\n".join(lab.addresses(recipients)))
     page.click("#newsletter > button")
+
+
+def newest_job(page: Page) -> str:
+    """The id of the job that was sent last, once the server has said it."""
+    card = page.locator("#jobs article").first
+    expect(card).to_have_attribute("data-job", re.compile("."))
+    return card.get_attribute("data-job") or ""
 
 
 def wait_for_bar(page: Page, value: int) -> None:
@@ -339,14 +386,17 @@ def test_a_lost_connection_is_taken_up_again(
     postroom.evaluate(WATCH_THE_BARS)
     postroom.evaluate(WATCH_THE_CONNECTION)
     postroom.evaluate(WATCH_THE_WATCHING)
-    send(postroom, 30)
-    wait_for_bar(postroom, 2)
-    postroom.evaluate("window.postroomSocket.io.engine.close()")
-    wait_for(postroom, "window.said.some((text) => text.includes('lost'))")
-    # At once, and not by the question that it asks after some silence.
-    wait_for(postroom, "window.sentAgain !== undefined")
-    assert postroom.evaluate("window.sentAgain") == ["watch"]
-    state(postroom, "SUCCESS")
+    with silent(chapter):
+        for _ in range(2):
+            send(postroom, 12)
+            newest_job(postroom)
+        postroom.evaluate("window.postroomSocket.io.engine.close()")
+        wait_for(postroom, "window.said.some((text) => text.includes('lost'))")
+        # At once, and not by the question that it asks after some silence.
+        wait_for(postroom, "window.sentAgain !== undefined")
+        assert postroom.evaluate("window.sentAgain") == ["watch", "watch"]
+    for card in postroom.locator("#jobs article").all()[:2]:
+        expect(card).to_have_attribute("data-state", "SUCCESS")
     assert bars(postroom) == sorted(bars(postroom))
 
 
@@ -372,11 +422,25 @@ def test_a_failed_job_is_not_full(postroom: Page, chapter: lab.Chapter) -> None:
 def test_without_the_client_script_the_page_asks(
     page: Page, chapter: lab.Chapter, context: BrowserContext
 ) -> None:
+    """Twice a second, while the heartbeat asks five times; and no longer than until the end."""
     context.route("**/socket.io.min.js", lambda route: route.abort())
     visit(page, chapter)
-    expect(page.locator("#transport")).to_contain_text("asking")
-    send(page, 5)
+    expect(page.locator("#transport")).to_contain_text("asking twice a second")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+
+    def questions_during(beats: int) -> int:
+        asked.clear()
+        while asked.count("/ping") < beats:
+            page.wait_for_event("request", timeout=TIMEOUT)
+        return asked.count(f"/jobs/{job}")
+
+    with silent(chapter):
+        send(page, 5)
+        job = newest_job(page)
+        assert 3 <= questions_during(beats=10) <= 12
     state(page, "SUCCESS")
+    assert questions_during(beats=5) <= 1
 
 
 def test_a_job_lost_by_a_restart_is_said_to_be_lost() -> None:
@@ -392,7 +456,7 @@ def test_a_job_lost_by_a_restart_is_said_to_be_lost() -> None:
 def test_the_page_says_that_a_job_is_lost(page: Page) -> None:
     script = Path("node_modules/socket.io-client/dist/socket.io.min.js")
     if not (folder("02") / script).exists():
-        pytest.skip("Socket.IO's browser client is missing: npm ci in the chapter, or make test.")
+        pytest.skip(NO_CLIENT)
     with lab.start("02", restart=True, MAIL_DELAY=0.2) as running:
         visit(page, running)
         send(page, 50)
@@ -402,6 +466,33 @@ def test_the_page_says_that_a_job_is_lost(page: Page) -> None:
         error = page.locator("#jobs article .error").first
         expect(error).to_contain_text("There is no such job.")
         assert page.locator("#jobs article progress").first.evaluate("bar => bar.value") < 50
+
+
+def test_the_echo_page_shows_what_comes_back_as_text(page: Page) -> None:
+    """Chapter 02's first page."""
+    if not (folder("02") / "node_modules").exists():
+        pytest.skip(NO_CLIENT)
+    (port,) = free_ports(1)
+    environment = {**os.environ, "PORT": str(port)}
+    with subprocess.Popen(
+        [sys.executable, "echo.py"], cwd=folder("02"), env=environment, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            wait_until(lambda: is_open(port))
+            page.goto(f"http://127.0.0.1:{port}")
+            lines = page.locator("form li")
+            expect(lines).to_have_text(["Connected"])
+            page.get_by_label("Say something").fill("<b>Good</b> morning")
+            page.get_by_role("button", name="Send").click()
+            expect(lines).to_have_text(["Connected", "<b>Good</b> morning"])
+        finally:
+            server.terminate()
+
+
+def test_news_is_as_old_as_the_clock_of_who_pushed_says(chapter: lab.Chapter) -> None:
+    with Watcher(chapter.url) as watcher:
+        watcher._receive({"id": "any", "state": "PROGRESS", "at": time.time() - 50})
+    assert 50 <= watcher.receipts[0].latency < 80
 
 
 def test_push_is_not_late(chapter: lab.Chapter) -> None:
