@@ -49,7 +49,7 @@ def wait_until(condition: Callable[[], object], timeout: float = 60.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"not so within {timeout:g} s"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def free_ports(count: int) -> list[int]:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lab import pages, proof, run, sabotage, stages
+from lab import pages, plan, proof, run, sabotage, stages
 from lab.chapters import LabError
 from lab.outages import OUTAGES
 
@@ -51,10 +51,8 @@ def test(options: argparse.Namespace) -> int | None:
     return None
 
 
-def plan(options: argparse.Namespace) -> int:
-    from lab import notebooks
-
-    return notebooks.plan()
+def show_plan(options: argparse.Namespace) -> int:
+    return plan.show()
 
 
 def main() -> int:
@@ -121,7 +119,7 @@ def main() -> int:
     command.set_defaults(run=run_notebooks)
 
     command = commands.add_parser("plan", help="the minutes of a class, from the notebooks")
-    command.set_defaults(run=plan)
+    command.set_defaults(run=show_plan)
 
     options = parser.parse_args()
     try:

@@ -24,6 +24,7 @@ from honcho.environ import parse_procfile
 from kombu.exceptions import KombuError
 from redis import RedisError
 
+from lab.errors import LabError as LabError  # for all who start a chapter
 from lab.mailbox import Mailbox
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,10 +46,6 @@ NEEDS = {
     "REPORT_METRICS_PORT": "flower",
 }
 """Ports that a chapter has only if this process is in its Procfile."""
-
-
-class LabError(Exception):
-    """Something is not as the lab needs it; the message says what to do."""
 
 
 def chapters() -> list[str]:

@@ -13,6 +13,7 @@ from lab import faults
 from lab.chapters import Chapter, start
 from lab.faults import Outcome
 from lab.load import addresses, send_newsletter
+from lab.waiting import wait_until
 
 MAIL_DELAY = 0.1  # seconds a mail
 OURS = 120.0  # seconds until even a very slow machine has mended everything
@@ -84,7 +85,7 @@ def kill(
     def experiment(chapter: Chapter, wait: float) -> Crash:
         chapter.mailbox.set(deduplicate=True)
         jobs = [faults.send(chapter, "/newsletters", letter) for _ in range(letters)]
-        faults.wait_until(lambda: faults.arrived(chapter, jobs) >= letters * mails // 3)
+        wait_until(lambda: faults.arrived(chapter, jobs) >= letters * mails // 3)
         killed = time.time()
         chapter.hurt(process)
         faults.wait_for_ends(chapter, jobs, time.monotonic() + wait)

@@ -13,9 +13,9 @@ import pandas as pd
 import requests
 
 from lab.chapters import Chapter, Supervised, folder, free_ports, is_open, read_procfile
-from lab.faults import wait_until
 from lab.knee import Promise
 from lab.load import OWN_DELAY, locust_rows, percentile
+from lab.waiting import wait_until
 
 SLO = runpy.run_path(str(folder("05") / "slo.py"))
 """The names in chapter 05's `slo.py`."""

@@ -14,6 +14,7 @@ from redis import Redis
 
 from lab.chapters import Chapter, LabError, start
 from lab.load import ENDED, addresses, post
+from lab.waiting import wait_until
 
 MAILS = 20
 """Recipients of each of the two newsletters."""
@@ -195,15 +196,6 @@ def arrived(chapter: Chapter, letters: list[str]) -> int:
     return sum(len(chapter.mailbox.messages(job)) for job in letters)
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 60.0) -> None:
-    """Wait until `condition()` is true. Raises LabError if it is not within `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"What was waited for did not come within {timeout:g} s.")
-        time.sleep(0.02)
-
-
 def look_up(chapter: Chapter, job: str) -> dict[str, Any]:
     """The job document. Raises a requests exception while the chapter cannot answer."""
     answer = requests.get(f"{chapter.url}/jobs/{job}", timeout=10)
@@ -224,4 +216,4 @@ def wait_for_ends(chapter: Chapter, ids: list[str], deadline: float) -> dict[str
             return jobs
         if time.monotonic() > deadline + 60:
             raise LabError("The chapter did not come back within a minute.")
-        time.sleep(0.05)
+        time.sleep(0.1)

@@ -13,9 +13,9 @@ import requests
 
 from lab import experiments, scene
 from lab.chapters import Chapter, folder, free_ports, gunicorn, is_open, start
-from lab.faults import wait_until
 from lab.load import ENDED, addresses, finish, percentile, post, visitor
 from lab.results import spread
+from lab.waiting import wait_until
 from lab.watch import Watcher
 
 

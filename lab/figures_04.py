@@ -13,10 +13,10 @@ import requests
 
 from lab import experiments, faults, outages
 from lab.chapters import Chapter, start
-from lab.faults import wait_until
 from lab.load import ENDED, addresses, finish, percentile, post
 from lab.prometheus import Prometheus, watching
 from lab.results import spread
+from lab.waiting import wait_until
 
 LETTER = {"subject": "News", "body": "Hello", "recipients": addresses(1)}
 

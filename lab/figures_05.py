@@ -16,9 +16,9 @@ from redis import Redis
 
 from lab import experiments, figures_03, figures_hosts, knee, outages, plots
 from lab.chapters import Chapter, gunicorn, start
-from lab.faults import wait_until
 from lab.load import ENDED, addresses, crowd, finish, locust_rows, percentile, post, visitor
 from lab.results import spread
+from lab.waiting import wait_until
 
 SLOTS = 16
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -10,10 +10,11 @@ from celery import Celery
 from redis import Redis
 
 from lab import hosts
-from lab.faults import arrived, look_up, wait_for_ends, wait_until
+from lab.faults import arrived, look_up, wait_for_ends
 from lab.hosts import Network
 from lab.load import ENDED, addresses, post
 from lab.results import spread
+from lab.waiting import wait_until
 
 MAILS = 40
 """Recipients of each of the two newsletters."""

@@ -19,6 +19,7 @@ import pandas as pd
 import requests
 
 from lab.chapters import ROOT, LabError, Supervised, folder
+from lab.waiting import pause
 
 LOCUSTFILE = folder("05") / "locustfile.py"
 OWN_DELAY = 100.0  # ms, by which Locust itself may be late (p99)
@@ -131,7 +132,7 @@ def wait_for_end(process: Supervised, timeout: float = math.inf) -> int:
     while "locust" not in process.ended:
         if time.monotonic() > deadline:
             raise LabError(f"Locust did not finish within {timeout:g} s.")
-        time.sleep(0.02)
+        time.sleep(0.05)
     return process.ended["locust"]
 
 
@@ -147,7 +148,7 @@ def wait_for_rows(process: Supervised, rows: Path, wanted: int) -> None:
         if "locust" in process.ended or time.monotonic() > deadline:
             finished(process, timeout=0)
             raise LabError("Locust sent no request.")
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def percentile(values: "pd.Series[float]", percent: float) -> float:
@@ -173,19 +174,19 @@ def post(url: str, path: str, body: Any, timeout: float = 120.0) -> requests.Res
 
 
 def finish(
-    url: str, answer: requests.Response, timeout: float = 120.0, every: float = 0.02
+    url: str, answer: requests.Response, timeout: float = 120.0, every: float | None = None
 ) -> dict[str, Any]:
     """The job document at its end, whether the chapter answers at once (202) or then (200).
 
-    Asks for it each `every` seconds.
+    Asks for it each `every` seconds; without a word about it, as `wait_until` does.
     Raises LabError for any other answer, or if the job does not end within `timeout` seconds.
     """
     job = document(answer)
-    deadline = time.monotonic() + timeout
+    begun = time.monotonic()
     while job["state"] not in ENDED:
-        if time.monotonic() > deadline:
+        if (waited := time.monotonic() - begun) > timeout:
             raise LabError(f"The job did not end within {timeout:g} s: {job}")
-        time.sleep(every)
+        time.sleep(every or pause(waited))
         answer = requests.get(f"{url}/jobs/{job['id']}", timeout=timeout)
         if answer.status_code != 503:  # that is: try again
             job = document(answer)

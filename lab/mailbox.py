@@ -7,6 +7,8 @@ from typing import Any
 
 import requests
 
+from lab.waiting import pause
+
 
 @dataclass(frozen=True)
 class Count:
@@ -46,11 +48,11 @@ class Mailbox:
 
     def wait_for(self, mails: int, timeout: float) -> bool:
         """Wait until at least `mails` have arrived; False if they have not after `timeout` s."""
-        deadline = time.monotonic() + timeout
+        begun = time.monotonic()
         while len(self.messages()) < mails:
-            if time.monotonic() > deadline:
+            if (waited := time.monotonic() - begun) > timeout:
                 return False
-            time.sleep(0.02)
+            time.sleep(pause(waited))
         return True
 
     def wait_until_quiet(self, seconds: float) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from lab import faults
 from lab.chapters import Chapter
 from lab.load import addresses
+from lab.waiting import wait_until
 
 MAILS = 5  # a newsletter
 
@@ -28,11 +29,11 @@ def measure(chapter: Chapter, slots: int, rounds: int = 4, mail_delay: float = 0
     chapter.mailbox.empty()
     chapter.mailbox.set(delay=mail_delay, silent=True)
     jobs = send(chapter, slots)
-    faults.wait_until(lambda: all(is_taken(chapter, job) for job in jobs))
+    wait_until(lambda: all(is_taken(chapter, job) for job in jobs))
     mib = chapter.memory("mail") / 2**20
     jobs += send(chapter, slots * rounds)
     chapter.mailbox.set(silent=False)
-    faults.wait_until(lambda: len(chapter.mailbox.messages()) >= MAILS * len(jobs), 180)
+    wait_until(lambda: len(chapter.mailbox.messages()) >= MAILS * len(jobs), 180)
     ends: dict[str, float] = {}
     for message in chapter.mailbox.messages():
         ends[message["message_id"].partition(".")[0]] = message["received"]

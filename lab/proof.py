@@ -25,6 +25,8 @@ PARTS = {
 }
 """Each part by its name: which tests it has, as pytest's `-m` takes it, and how they run."""
 
+MARK = "mark.alone"  # no other file is read for the second part: that takes seconds
+
 CHAPTERS_OWN = "tests/test_chapters.py"
 """Its tests run a chapter's own tests, which are counted instead of them."""
 
@@ -59,6 +61,8 @@ def run_part(name: str, everything: bool) -> int:
         marked += " and not long"
     command = [sys.executable, "-m", "pytest", "-m", marked, *options]
     command += [f"--junitxml={FOLDER / name}.xml"]
+    if name == "alone":
+        command += [str(path) for path in tests() if MARK in path.read_text()]
     # Several hundred processes are started: with this variable each compiles its files anew.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     with (
@@ -73,6 +77,11 @@ def run_part(name: str, everything: bool) -> int:
             sys.stdout.buffer.flush()
             log.write(block)
     return process.returncode
+
+
+def tests() -> list[Path]:
+    """The files in which pytest looks for tests."""
+    return sorted((ROOT / "tests").glob("test_*.py"))
 
 
 def read_all() -> list[Case]:

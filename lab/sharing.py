@@ -9,7 +9,7 @@ from typing import Any
 from celery import Celery
 
 from lab.chapters import Chapter, Supervised, free_ports, read_procfile, share
-from lab.faults import wait_until
+from lab.waiting import wait_until
 
 
 @contextmanager

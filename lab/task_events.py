@@ -8,9 +8,9 @@ from typing import Any
 import requests
 
 from lab.chapters import ROOT, Chapter, LabError, start
-from lab.faults import wait_until
 from lab.load import addresses, finish, post
 from lab.results import spread
+from lab.waiting import wait_until
 
 NEWER = "5.7.0"
 LETTERS = 100

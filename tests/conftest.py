@@ -143,7 +143,8 @@ def shared_chapter(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
 
 @pytest.fixture
 def chapter(shared_chapter: lab.Chapter) -> Iterator[lab.Chapter]:
-    """Each chapter in turn, running; its mail server takes no time, and no queue is too long."""
+    """Each chapter in turn, running; its mail server takes no time, and has got no mail yet."""
+    shared_chapter.mailbox.empty()
     shared_chapter.mailbox.set(delay=0)
     yield shared_chapter
     shared_chapter.mailbox.mend()
@@ -179,4 +180,4 @@ def wait_for(page: Page, expression: str, arg: Any = None, timeout: float = 30.0
     deadline = time.monotonic() + timeout
     while not page.evaluate(expression, arg):
         assert time.monotonic() < deadline, f"not so within {timeout:g} s: {expression}"
-        page.wait_for_timeout(20)
+        page.wait_for_timeout(50)

@@ -337,3 +337,11 @@ def test_every_answer_says_what_a_browser_may_do_with_it(chapter: lab.Chapter, p
     assert policy["form-action"] == "'self'"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("number", lab.chapters())
+def test_no_script_makes_html_of_text(number: str) -> None:
+    """Whatever was typed, logged or answered is set as text."""
+    ways = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|eval\("
+    for script in folder(number).glob("static/*.js"):
+        assert not re.search(ways, script.read_text()), script.name

@@ -16,7 +16,8 @@ from celery import Celery
 
 import lab
 from lab import faults
-from lab.faults import FAULTS, Outcome, is_written_down, wait_until
+from lab.faults import FAULTS, Outcome, is_written_down
+from lab.waiting import wait_until
 
 from .conftest import QUICK, silent
 

@@ -15,8 +15,8 @@ import requests
 
 import lab
 from lab import figures_hosts, hosts
-from lab.faults import wait_until
 from lab.hosts import Network
+from lab.waiting import wait_until
 
 from .conftest import ROOT
 

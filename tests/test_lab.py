@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,9 @@ import requests
 import lab
 from lab import experiments, results, run
 from lab.chapters import PORTS, Chapter, free_ports, gunicorn, is_ours, read_procfile
+from lab.waiting import wait_until
 
 from .conftest import ROOT
-
-
-def wait_until(condition: Callable[[], object], timeout: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not so within {timeout:g} s"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +41,13 @@ def made_up(folder: Path, procfile: str) -> Chapter:
 # --- Starting -------------------------------------------------------------------------
 
 
-def test_two_chapters_run_side_by_side(running: Chapter) -> None:
-    with lab.start("01") as other:
+def test_two_chapters_run_side_by_side_each_with_its_settings(running: Chapter) -> None:
+    with lab.start("01", MAIL_DELAY=0.125) as other:
         assert other.url != running.url
-        assert other.answers()
-        assert running.answers()
-
-
-def test_settings_reach_the_chapter() -> None:
-    with lab.start("01", MAIL_DELAY=0.125) as chapter:
-        faults = requests.get(f"{chapter.mailbox.url}/faults", timeout=30).json()
-        assert faults["delay"] == 0.125
+        for chapter, delay in ((running, 0), (other, 0.125)):
+            assert chapter.answers()
+            faults = requests.get(f"{chapter.mailbox.url}/faults", timeout=30).json()
+            assert faults["delay"] == delay
 
 
 def test_a_process_that_dies_at_start_is_named_with_its_last_words(tmp_path: Path) -> None:
@@ -185,18 +175,16 @@ def test_a_process_comes_back_when_it_is_said_to() -> None:
         assert time.monotonic() - begun >= 2
 
 
-def test_ready_means_that_the_workers_answer() -> None:
+def test_ready_means_that_the_workers_answer_from_a_redis_and_data_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")  # a Redis of the user's: not for us
     with lab.start("03") as chapter:
         assert chapter.is_ready()
         chapter.hurt("report", "SIGSTOP")
         assert not chapter.is_ready()
         chapter.hurt("report", "SIGCONT")
         chapter.wait_until_ready()
-
-
-def test_two_chapters_share_no_redis_and_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")  # a Redis of the user's: not for us
-    with lab.start("03") as chapter:
         assert lab.make_report(chapter.url, 10)["state"] == "SUCCESS"
         assert (chapter.data / "appendonlydir").is_dir()
         assert not chapter.data.is_relative_to(ROOT)

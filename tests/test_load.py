@@ -23,8 +23,8 @@ from playwright.sync_api import Page, expect
 import lab
 from lab import load, loadtest, prose
 from lab.chapters import PORTS, folder, free_ports, gunicorn
-from lab.faults import wait_until
 from lab.load import LOCUSTFILE, LocustLate, locust_rows
+from lab.waiting import wait_until
 
 from .conftest import ROOT
 
@@ -121,7 +121,7 @@ def test_open_arrivals_keep_their_schedule(
 ) -> None:
     """While the server stands still for a second, they come as before; and wait."""
     rate, path = 60, tmp_path / "rows.csv"
-    options = ("-u", "1", "--rate", str(rate), "-t", "7s", "--arrivals", arrivals)
+    options = ("-u", "1", "--rate", str(rate), "-t", "5s", "--arrivals", arrivals)
     with (
         lab.start("01", THREADS=64) as chapter,
         load.locust(chapter.url, "OpenVisitor", path, *options) as process,

@@ -18,8 +18,8 @@ from playwright.sync_api import Browser, Page, expect
 import lab
 from lab import outages
 from lab.chapters import folder
-from lab.faults import wait_until
 from lab.prometheus import Prometheus, watching
+from lab.waiting import wait_until
 
 from .conftest import ROOT
 from .test_push import send, state, visit

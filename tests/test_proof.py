@@ -21,13 +21,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(proof, "PARTS", {"together": ("not alone",), "alone": ("alone",)})
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # or each start takes a second
     (tmp_path / "pytest.ini").write_text(MARKERS)
+    (tmp_path / "tests").mkdir()
     return tmp_path
 
 
 def write(place: Path, together: str, alone: str) -> None:
-    (place / "test_together.py").write_text(together)
-    (place / "test_alone.py").write_text(alone)
-    (place / "test_long.py").write_text(LONG)
+    for name, text in (("together", together), ("alone", alone), ("long", LONG)):
+        (place / "tests" / f"test_{name}.py").write_text(text)
 
 
 def test_all_is_well_when_both_parts_pass(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -42,15 +42,15 @@ def test_a_failure_in_one_part_does_not_hide_the_other(
     write(place, "def test_one(): assert 1 == 2\n", ALONE.format(body="assert 3 == 4"))
     assert proof.run(everything=False) == 1
     said = capfd.readouterr().out.partition("Failed:")[2]
-    assert "test_together.py::test_one\n      assert 1 == 2" in said
-    assert "test_alone.py::test_two\n      assert 3 == 4" in said
+    assert "tests/test_together.py::test_one\n      assert 1 == 2" in said
+    assert "tests/test_alone.py::test_two\n      assert 3 == 4" in said
     assert said.splitlines()[-1] == "0 passed, 2 failed, 0 skipped"
 
 
 def test_the_long_ones_are_run_on_demand(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write(place, PASSES, ALONE.format(body="pass"))
     assert proof.run(everything=True) == 1
-    assert "test_long.py::test_three" in capfd.readouterr().out
+    assert "tests/test_long.py::test_three" in capfd.readouterr().out
 
 
 def test_a_part_without_a_test_is_no_success(

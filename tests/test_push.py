@@ -25,7 +25,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 import lab
 from lab.chapters import chapters, folder, free_ports, is_open
-from lab.faults import wait_until
+from lab.waiting import wait_until
 from lab.watch import Watcher
 
 from . import conftest

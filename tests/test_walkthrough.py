@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 from lab.chapters import PORTS, Supervised, chapters, folder, free_ports, is_open
-from lab.faults import wait_until
+from lab.waiting import wait_until
 
 from .conftest import ROOT
 
