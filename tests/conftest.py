@@ -60,7 +60,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 SHARED = {
     "counted",
-    "final",
     "four_slots",
     "later_table",
     "network",
