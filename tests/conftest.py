@@ -140,6 +140,24 @@ def shared_chapter(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
         yield running
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """A shared chapter ends with its group's last test: also an idle one takes a fifth of a core.
+
+    (One process that runs all tests has no groups: a later file may need the chapter again.)
+    """
+    shared = getattr(item, "funcargs", {}).get("shared_chapter")
+    grouped = "PYTEST_XDIST_WORKER" in os.environ
+    if grouped and shared and shared_number(item) != shared_number(nextitem):
+        shared.stop()
+
+
+def shared_number(item: pytest.Item | None) -> str | None:
+    """The number of the chapter that a test shares with others."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("shared_chapter") if callspec else None
+
+
 @pytest.fixture
 def chapter(shared_chapter: lab.Chapter) -> Iterator[lab.Chapter]:
     """Each chapter in turn, running; its mail server takes no time, and has got no mail yet."""
