@@ -6,6 +6,7 @@ two chapters. `make test-all` runs it in between as well.
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,19 +56,25 @@ HANDED_ON = [(number, file) for number, file in FILES if handed_on(number, file)
 
 
 def run(number: str, file: str, name: str, *arguments: str) -> None:
-    """Run a chapter's own tests; fail with what they print if one fails, or is skipped."""
+    """Run a chapter's own tests; fail with what they print if one fails, or is skipped.
+
+    What their processes have logged is kept beside the report, if one fails.
+    """
     report = proof.FOLDER / "chapters" / f"{number}_{file}_{name}.xml"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    logs = report.with_suffix("")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, f"--junitxml={report}", *arguments],
+        [*command, f"--junitxml={report}", f"--basetemp={logs}", *arguments],
         cwd=folder(number),
         env={**os.environ, "FREE_PORTS": " ".join(map(str, free_ports(100)))},
         capture_output=True,
         text=True,
         timeout=580,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nTheir logs: {logs}"
     assert "skipped" not in done.stdout, done.stdout
+    shutil.rmtree(logs)
 
 
 @pytest.mark.timeout(600)
