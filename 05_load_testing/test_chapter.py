@@ -93,7 +93,7 @@ class Postroom:
             "REPORT_METRICS_PORT": report,
         }
         settings |= {"MAIL_DELAY": 0.05, "MAIL_SLOTS": 1, "DATA": data, "JOB_TTL": 3600}
-        settings |= {"RESEND_AFTER": 1, "LOOK_EVERY": 0.5, "RETRY_AFTER": 0.1}
+        settings |= {"RESEND_AFTER": 1, "LOOK_EVERY": 1, "RETRY_AFTER": 0.1}
         settings |= {"VISIBILITY_TIMEOUT": 4, "LEASE": 2}  # what a dead worker had comes back soon
         settings |= {"SMTP_TIMEOUT": 60}  # a silent mail server is not given up meanwhile
         settings |= {"LONGEST_RETRY": 3}
