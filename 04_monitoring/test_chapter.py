@@ -92,7 +92,8 @@ class Postroom:
         settings |= {"MAIL_DELAY": 0.05, "MAIL_SLOTS": 1, "DATA": data, "JOB_TTL": 3600}
         settings |= {"RESEND_AFTER": 1, "LOOK_EVERY": 1, "RETRY_AFTER": 0.1}
         settings |= {"VISIBILITY_TIMEOUT": 4, "LEASE": 2}  # what a dead worker had comes back soon
-        settings |= {"SMTP_TIMEOUT": 60}  # a silent mail server is not given up meanwhile
+        # Neither a silent mail server is given up, nor a Redis that takes long on a busy machine.
+        settings |= {"SMTP_TIMEOUT": 60, "REDIS_TIMEOUT": 3}
         settings |= {"LONGEST_RETRY": 3}
         settings |= {"REPORT_LIMIT": 6, "TO_TIDY_UP": 2, "MOST_DEAD_LETTERS": 8}
         self.environment = {k: v for k, v in os.environ.items() if k != "REDIS_URL"}

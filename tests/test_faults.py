@@ -76,7 +76,7 @@ def later_table(request: pytest.FixtureRequest) -> dict[str, Outcome]:
 @pytest.fixture(scope="module", params=CHAPTERS)
 def shipped(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
     """A chapter with the waits and the patience that it comes with."""
-    more: dict[str, Any] = {"MAIL_DELAY": 0.1, "RESEND_AFTER": 3600, **spread(request.param)}
+    more: dict[str, Any] = {"MAIL_DELAY": 0.1, **spread(request.param)}
     pauses = {"redis": 4.0}
     with lab.start(request.param, restart=True, restart_after=pauses, **more) as running:
         yield running
