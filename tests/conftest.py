@@ -200,4 +200,4 @@ def wait_for(page: Page, expression: str, arg: Any = None, timeout: float = 30.0
     deadline = time.monotonic() + timeout
     while not page.evaluate(expression, arg):
         assert time.monotonic() < deadline, f"not so within {timeout:g} s: {expression}"
-        page.wait_for_timeout(50)
+        page.wait_for_timeout(100)
