@@ -14,7 +14,7 @@ from redis import Redis
 
 from lab.chapters import Chapter, LabError, start
 from lab.load import ENDED, addresses, post
-from lab.waiting import wait_until
+from lab.waiting import pause, wait_until
 
 MAILS = 20
 """Recipients of each of the two newsletters."""
@@ -187,9 +187,21 @@ def letter() -> dict[str, Any]:
 
 
 def send(chapter: Chapter, path: str, body: dict[str, Any]) -> str:
-    answer = post(chapter.url, path, body)
+    """Hand a job in. Returns its id."""
+    return str(served(lambda: post(chapter.url, path, body)).json()["id"])
+
+
+def served(ask: Callable[[], requests.Response]) -> requests.Response:
+    """The first answer that is not 503, which says "try again": nothing was accepted then.
+
+    On a busy machine Redis may take longer than the web process waits for it.
+    Raises a requests exception for any other error, and for a 503 after half a minute.
+    """
+    begun = time.monotonic()
+    while (answer := ask()).status_code == 503 and (waited := time.monotonic() - begun) < 30:
+        time.sleep(pause(waited))
     answer.raise_for_status()
-    return str(answer.json()["id"])
+    return answer
 
 
 def arrived(chapter: Chapter, letters: list[str]) -> int:
@@ -198,9 +210,9 @@ def arrived(chapter: Chapter, letters: list[str]) -> int:
 
 def look_up(chapter: Chapter, job: str) -> dict[str, Any]:
     """The job document. Raises a requests exception while the chapter cannot answer."""
-    answer = requests.get(f"{chapter.url}/jobs/{job}", timeout=10)
-    answer.raise_for_status()
-    found: dict[str, Any] = answer.json()
+    found: dict[str, Any] = served(
+        lambda: requests.get(f"{chapter.url}/jobs/{job}", timeout=10)
+    ).json()
     return found
 
 

@@ -84,9 +84,11 @@ def shipped(request: pytest.FixtureRequest) -> Iterator[lab.Chapter]:
 
 def test_the_waits_that_a_chapter_comes_with_lose_nothing(shipped: lab.Chapter) -> None:
     shipped.mailbox.set(deduplicate=True)
-    outcome = faults.hurt(shipped, MAIL, wait=100.0, lines=30_000)
-    shipped.mailbox.mend()
-    shipped.wait_until_ready()
+    try:
+        outcome = faults.hurt(shipped, MAIL, wait=100.0, lines=30_000)
+    finally:
+        shipped.mailbox.mend()
+        shipped.wait_until_ready()
     assert (outcome.lost, outcome.twice, outcome.reports_lost) == (0, 0, 0)
     assert outcome.seconds is not None
 

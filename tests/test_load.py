@@ -68,10 +68,11 @@ def test_every_visit_is_a_row_and_a_request(counted: lab.Chapter, user: str) -> 
 @pytest.mark.parametrize("user", ["Publisher", "OpenPublisher"])
 def test_every_newsletter_is_two_rows_and_its_mails(counted: lab.Chapter, user: str) -> None:
     counted.mailbox.empty()
-    arguments = ("-u", "3", "--rate", "2", "-t", "3s", "--tags", "newsletter", "--recipients", "4")
+    jobs = ("--rate", "2", "--count", "8", "--recipients", "4")
+    arguments = ("-u", "3", *jobs, "--tags", "newsletter")
     rows = locust_rows(counted.url, user, *arguments)
     accepted, finished = rows_of(rows, "newsletter accepted"), rows_of(rows, "newsletter finished")
-    assert len(accepted) == len(finished) > 5
+    assert len(accepted) == len(finished) == 8
     mails = pd.DataFrame(counted.mailbox.messages())
     assert len(mails) == 4 * len(finished)
     both = accepted.merge(finished, on="start", suffixes=("_accepted", "_finished"))
@@ -84,14 +85,15 @@ def test_every_newsletter_is_two_rows_and_its_mails(counted: lab.Chapter, user: 
 
 
 def test_reports_are_rows_too(counted: lab.Chapter) -> None:
-    arguments = ("-u", "2", "--rate", "4", "-t", "2s", "--tags", "report", "--lines", "500")
+    arguments = ("-u", "2", "--rate", "4", "--count", "5", "--tags", "report", "--lines", "500")
     rows = locust_rows(counted.url, "Publisher", *arguments)
-    assert len(rows_of(rows, "report accepted")) == len(rows_of(rows, "report finished")) > 2
+    assert len(rows_of(rows, "report accepted")) == len(rows_of(rows, "report finished")) == 5
     assert "newsletter accepted" not in set(rows.name)
 
 
 def test_a_watcher_says_how_long_a_push_takes(counted: lab.Chapter) -> None:
-    arguments = ("-u", "2", "--rate", "3", "-t", "3s", "--recipients", "20")
+    until = ("-t", "3s") if counted.number == "01" else ("--count", "5")  # no job there
+    arguments = ("-u", "2", "--rate", "3", *until, "--recipients", "20")
     rows = locust_rows(counted.url, "Watcher", *arguments)
     if counted.number == "01":
         assert set(rows.name) == {"connect"}
@@ -99,7 +101,7 @@ def test_a_watcher_says_how_long_a_push_takes(counted: lab.Chapter) -> None:
         return
     pushes = rows_of(rows, "push")
     finished = rows_of(rows, "newsletter finished")
-    assert len(pushes) >= len(finished) > 2
+    assert len(pushes) >= len(finished) == 5
     assert 0 < pushes.latency_ms.median() < 2000  # from one clock to itself: more than nothing
 
 
