@@ -18,7 +18,7 @@ from pathlib import Path
 from lab.chapters import ROOT
 
 FOLDER = ROOT / ".lab" / "tests"
-PROCESSES = 3  # most tests wait for something: on two cores, more than two are under way
+PROCESSES = 4  # most tests wait for something: on two cores, more than two are under way
 PARTS = {
     "together": ("not alone", "--numprocesses", str(PROCESSES), "--dist", "loadgroup"),
     "alone": ("alone",),

@@ -78,8 +78,13 @@ LONGEST = ("test_faults", "test_chapters", "test_walkthrough", "test_alone", "te
 """The files that begin first, so that none of them is left for the end."""
 
 
+COLLECTED = pytest.StashKey[list[str]]()
+"""The ids of all tests that were found, but for the long ones."""
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[COLLECTED] = [item.nodeid for item in items if not item.get_closest_marker("long")]
     for item in items:
         shared = sorted(SHARED & set(getattr(item, "fixturenames", ())))
         if shared:

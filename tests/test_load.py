@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,37 +116,43 @@ def test_a_newsletter_that_failed_is_not_said_to_be_finished() -> None:
             assert ends.error.str.contains("FAILURE: The mail server is away").all()
 
 
+SCATTER = {"constant": (0, 0.3), "poisson": (0.75, 1.3)}
+"""The smallest and the largest scatter of the gaps between arrivals, over their mean."""
+
+
 @pytest.mark.alone
-@pytest.mark.parametrize(
-    ("arrivals", "smallest", "largest"), [("constant", 0, 0.3), ("poisson", 0.75, 1.3)]
-)
-def test_open_arrivals_keep_their_schedule(
-    arrivals: str, smallest: float, largest: float, tmp_path: Path
-) -> None:
-    """While the server stands still for a second, they come as before; and wait."""
-    rate, path = 60, tmp_path / "rows.csv"
-    options = ("-u", "1", "--rate", str(rate), "-t", "5s", "--arrivals", arrivals)
-    with (
-        lab.start("01", THREADS=64) as chapter,
-        load.locust(chapter.url, "OpenVisitor", path, *options) as process,
-    ):
-        load.wait_for_rows(process, path, wanted=2 * rate)
+def test_open_arrivals_keep_their_schedule(tmp_path: Path) -> None:
+    """While the server stands still for a second, two crowds come as before; and wait."""
+    rate = 60
+    options = ("-u", "1", "--rate", str(rate), "-t", "5s", "--arrivals")
+    paths = {arrivals: tmp_path / f"{arrivals}.csv" for arrivals in SCATTER}
+    with lab.start("01", THREADS=150) as chapter, ExitStack() as stack:
+        crowds = {
+            arrivals: stack.enter_context(
+                load.locust(chapter.url, "OpenVisitor", path, *options, arrivals)
+            )
+            for arrivals, path in paths.items()
+        }
+        for arrivals, process in crowds.items():
+            load.wait_for_rows(process, paths[arrivals], wanted=2 * rate)
         server = chapter.processes("web")[1]
         server.suspend()
         time.sleep(1)  # the stall itself
         server.resume()
-        load.finished(process, timeout=60)
-        rows = pd.read_csv(path)
-    starts = rows_of(rows, "ping").start.sort_values()
-    seconds = starts.max() - starts.min()
-    assert len(starts) == pytest.approx(rate * seconds, rel=0.2)
-    gaps = starts.diff().dropna()
-    assert smallest <= gaps.std() / gaps.mean() <= largest
-    waited = rows_of(rows, "ping").latency_ms
-    assert waited.max() > 800
-    late = rows_of(rows, "own delay").latency_ms
-    assert len(late) == len(starts)
-    assert late.max() < 500  # half of the stall: who waits for an answer is late by all of it
+        for process in crowds.values():
+            load.finished(process, timeout=60)
+    for arrivals, (smallest, largest) in SCATTER.items():
+        rows = pd.read_csv(paths[arrivals])
+        starts = rows_of(rows, "ping").start.sort_values()
+        seconds = starts.max() - starts.min()
+        assert len(starts) == pytest.approx(rate * seconds, rel=0.2)
+        gaps = starts.diff().dropna()
+        assert smallest <= gaps.std() / gaps.mean() <= largest, arrivals
+        waited = rows_of(rows, "ping").latency_ms
+        assert waited.max() > 800
+        late = rows_of(rows, "own delay").latency_ms
+        assert len(late) == len(starts)
+        assert late.max() < 500  # half of the stall: who waits for an answer is late by all of it
 
 
 def test_a_job_that_is_forgotten_has_failed_and_is_not_awaited_for_ever() -> None:

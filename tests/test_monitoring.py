@@ -105,7 +105,7 @@ def test_an_alert_fires_and_is_silent_again(prometheus: Prometheus, monitored: l
 def test_nothing_fires_while_all_is_well(prometheus: Prometheus, monitored: lab.Chapter) -> None:
     wait_until(lambda: not prometheus.firing(), 100)
     for _ in range(3):
-        lab.send_newsletter(monitored.url, 10)
+        lab.send_newsletter(monitored.url, 5)
         lab.make_report(monitored.url, 20_000)
         assert prometheus.firing() == set()
 
