@@ -172,13 +172,20 @@ def hurt_in_turn(
     With `deduplicate` the mail server drops the second copy of a Message-ID. `lines` is the
     length of the reports' logs. `settings` are the chapter's, as in `lab.start`.
     """
-    outcomes = {}
     with victim(number, celery_defaults, **settings) as chapter:
-        for fault in faults:
-            chapter.mailbox.set(deduplicate=deduplicate)
-            outcomes[fault] = hurt(chapter, fault, wait, lines)
-            chapter.mailbox.mend()
-            chapter.wait_until_ready()
+        return in_turn(chapter, faults, deduplicate, wait, lines)
+
+
+def in_turn(
+    chapter: Chapter, faults: list[str], deduplicate: bool, wait: float, lines: int
+) -> dict[str, Outcome]:
+    """As `hurt_in_turn`, in a chapter that runs already."""
+    outcomes = {}
+    for fault in faults:
+        chapter.mailbox.set(deduplicate=deduplicate)
+        outcomes[fault] = hurt(chapter, fault, wait, lines)
+        chapter.mailbox.mend()
+        chapter.wait_until_ready()
     return outcomes
 
 
