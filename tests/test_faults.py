@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
@@ -204,18 +205,29 @@ def check_that_sums_work(chapter: lab.Chapter) -> None:
 
 
 def check_that_all_say_so(chapter: lab.Chapter, routes: list[tuple[str, str, object]]) -> None:
-    """All are asked at the same time, and so are two pages, which say how busy the machine is."""
-    with ThreadPoolExecutor(len(routes) + 2) as pool:
-        pages = [pool.submit(ask, chapter, "GET", path) for path in ("/", "/ping")]
-        asked = [pool.submit(ask, chapter, *route) for route in routes]
-    assert all(page.result().ok for page in pages)
-    busy = max(page.result().elapsed.total_seconds() for page in pages)
-    for route, asking in zip(routes, asked, strict=True):
-        answer = asking.result()
+    """All are asked at the same time. So is a page, again and again: it says how busy the machine
+    is, for each of the two waits behind an answer may be late by as much as a page is."""
+    over = Event()
+    with ThreadPoolExecutor(len(routes) + 1) as pool:
+        page = pool.submit(latest_page, chapter, over)
+        answers = list(pool.map(lambda route: ask(chapter, *route), routes))
+        over.set()
+    for route, answer in zip(routes, answers, strict=True):
         assert answer.status_code == 503, (route, answer.text)
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert int(answer.headers["Retry-After"]) >= 1
-        assert answer.elapsed.total_seconds() < 1 + busy, route
+        assert answer.elapsed.total_seconds() < 1 + 2 * page.result(), route
+
+
+def latest_page(chapter: lab.Chapter, over: Event) -> float:
+    """Seconds that the slowest of many pages took; each of them came."""
+    slowest = 0.0
+    while not over.wait(0.05):
+        for path in ("/", "/ping"):
+            answer = ask(chapter, "GET", path)
+            assert answer.ok
+            slowest = max(slowest, answer.elapsed.total_seconds())
+    return slowest
 
 
 def test_without_a_broker_every_route_says_so_at_once_and_recovers(shipped: lab.Chapter) -> None:
