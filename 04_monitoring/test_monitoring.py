@@ -341,8 +341,9 @@ import logging, logs
 logs.configure()
 log = logging.getLogger("test")
 log.warning("Refused: <%s>", "o'ann@EXAMPLE.COM")
+bob = "bob@mail.example.com"  # apart: from Python 3.13 on, a traceback shows the line that raises
 try:
-    raise ValueError("bob@mail.example.com")
+    raise ValueError(bob)
 except ValueError:
     log.exception("It failed")
 logs.log.info("structured", reader="cas@example.com", worker="mail@host")
