@@ -26,9 +26,8 @@ CHAPTERS = [number for number in lab.chapters() if number >= "03"]
 # The second look at jobs, which also saves those whose messages are lost, is put off here:
 # Celery's own redelivery has to bring every job to its end. And whoever looks a job up gets an
 # answer, however long Redis takes for it on a busy machine.
-ALONE: dict[str, Any] = {
-    "RESEND_AFTER": 3600,
-    "REDIS_TIMEOUT": 10,
+ALONE: dict[str, Any] = {"RESEND_AFTER": 3600, "REDIS_TIMEOUT": 10}
+PATIENCE: dict[str, Any] = {
     "wait": 100.0,
     "lines": 30_000,  # under way for a second: the fault comes sooner
 }
@@ -38,31 +37,32 @@ MAIL = "kill -9 of the mail worker"
 KEPT = "mail server keeps every 5th mail, but does not say so"
 
 
-def run(runs: list[tuple[list[str], dict[str, Any]]]) -> list[dict[str, Outcome]]:
-    with ThreadPoolExecutor(3) as pool:
-        return list(pool.map(lambda run: faults.hurt_in_turn(run[0], **run[1]), runs))
+Table = dict[str, Outcome]
 
 
 @pytest.fixture(scope="module")
-def tables() -> list[dict[str, Outcome]]:
-    """Chapter 03: the table in two halves; under Celery's defaults; without deduplication."""
-    rows = list(FAULTS)
-    with ThreadPoolExecutor(1) as pool:
-        second = pool.submit(second_half, rows[1::2])
-        others = run(
-            [(rows[::2], ALONE | QUICK), ([POOL, MAIL], {"celery_defaults": True, "wait": 5})]
-        )
-        return [others[0] | second.result()[0], others[1], second.result()[1]]
+def tables() -> dict[str, Table]:
+    """Chapter 03, in three copies of it: "ours" is the whole table, with a mail server that drops
+    second copies; it takes them in "copies taken"; "defaults" is under Celery's settings."""
+    first, second = list(FAULTS)[::2], list(FAULTS)[1::2]
+    with ThreadPoolExecutor(3) as pool:
+        half = pool.submit(faults.hurt_in_turn, first, **PATIENCE, **ALONE, **QUICK)
+        both = pool.submit(with_and_without_copies, second)
+        defaults = pool.submit(faults.hurt_in_turn, [POOL, MAIL], celery_defaults=True, wait=5)
+    dropped, taken = both.result()
+    return {
+        "ours": half.result() | dropped,
+        "copies taken": taken,
+        "defaults": defaults.result(),
+    }
 
 
-def second_half(rows: list[str]) -> tuple[dict[str, Outcome], dict[str, Outcome]]:
+def with_and_without_copies(rows: list[str]) -> tuple[Table, Table]:
     """These rows, and in the same chapter two whose mail server takes every copy."""
-    patience: dict[str, Any] = {"wait": ALONE["wait"], "lines": ALONE["lines"]}
-    settings = {name: value for name, value in ALONE.items() if name not in patience}
-    with faults.victim(**settings, **QUICK) as chapter:
+    with faults.victim(**ALONE, **QUICK) as chapter:
         return (
-            faults.in_turn(chapter, rows, deduplicate=True, **patience),
-            faults.in_turn(chapter, [MAIL, KEPT], deduplicate=False, **patience),
+            faults.in_turn(chapter, rows, deduplicate=True, **PATIENCE),
+            faults.in_turn(chapter, [MAIL, KEPT], deduplicate=False, **PATIENCE),
         )
 
 
@@ -73,14 +73,15 @@ def spread(number: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=LATER)
-def later_table(request: pytest.FixtureRequest) -> dict[str, Outcome]:
+def later_table(request: pytest.FixtureRequest) -> Table:
     """The same table, on each chapter that is built on 03; in 05 every newsletter is spread."""
-    more: dict[str, Any] = {"number": request.param, **QUICK, **spread(request.param)}
-    thirds = [(list(FAULTS)[n::3], ALONE | more) for n in range(3)]
-    found: dict[str, Outcome] = {}
-    for part in run(thirds):
-        found |= part
-    return found
+    more = PATIENCE | ALONE | QUICK | spread(request.param)
+    with ThreadPoolExecutor(3) as pool:
+        thirds = [
+            pool.submit(faults.hurt_in_turn, list(FAULTS)[n::3], request.param, **more)
+            for n in range(3)
+        ]
+    return {fault: outcome for third in thirds for fault, outcome in third.result().items()}
 
 
 @pytest.fixture(scope="module", params=CHAPTERS)
@@ -106,7 +107,7 @@ def test_the_waits_that_a_chapter_comes_with_lose_nothing(shipped: lab.Chapter) 
 @pytest.mark.long
 @pytest.mark.timeout(500)  # the first test waits for all rows
 @pytest.mark.parametrize("fault", FAULTS)
-def test_later_chapters_lose_nothing_either(later_table: dict[str, Outcome], fault: str) -> None:
+def test_later_chapters_lose_nothing_either(later_table: Table, fault: str) -> None:
     outcome = later_table[fault]
     assert (outcome.lost, outcome.twice, outcome.reports_lost) == (0, 0, 0)
     assert outcome.seconds is not None
@@ -114,38 +115,36 @@ def test_later_chapters_lose_nothing_either(later_table: dict[str, Outcome], fau
 
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_nothing_is_lost_and_nothing_comes_twice(
-    tables: list[dict[str, Outcome]], fault: str
-) -> None:
-    outcome = tables[0][fault]
+def test_nothing_is_lost_and_nothing_comes_twice(tables: dict[str, Table], fault: str) -> None:
+    outcome = tables["ours"][fault]
     assert (outcome.lost, outcome.twice, outcome.reports_lost) == (0, 0, 0)
     assert outcome.seconds is not None
 
 
 def test_a_kill_sends_at_most_the_mails_twice_that_were_under_way(
-    tables: list[dict[str, Outcome]],
+    tables: dict[str, Table],
 ) -> None:
     """The mail server takes every copy here: the ledger alone must hold them back."""
-    outcome = tables[2][MAIL]
+    outcome = tables["copies taken"][MAIL]
     assert outcome.lost == 0
     assert outcome.twice <= 2  # one for each of two newsletters, and hardly ever
 
 
 def test_the_window_that_remains_is_closed_by_the_receiving_side(
-    tables: list[dict[str, Outcome]],
+    tables: dict[str, Table],
 ) -> None:
     """Kept by the mail server, but not noted: a second copy is sent, and known by its id."""
-    assert tables[2][KEPT].twice > 0
-    assert tables[0][KEPT].twice == 0
+    assert tables["copies taken"][KEPT].twice > 0
+    assert tables["ours"][KEPT].twice == 0
 
 
 def test_under_celerys_defaults_mails_and_reports_are_lost(
-    tables: list[dict[str, Outcome]],
+    tables: dict[str, Table],
 ) -> None:
     """What the settings are for. Without this test, the table could be zeros of a blunt lab."""
-    assert tables[1][POOL].reports_lost == 2
-    assert tables[1][POOL].seconds is None
-    assert tables[1][MAIL].lost > 10
+    assert tables["defaults"][POOL].reports_lost == 2
+    assert tables["defaults"][POOL].seconds is None
+    assert tables["defaults"][MAIL].lost > 10
 
 
 def test_a_second_copy_beside_the_first_waits_for_its_end(chapter: lab.Chapter) -> None:
@@ -156,9 +155,8 @@ def test_a_second_copy_beside_the_first_waits_for_its_end(chapter: lab.Chapter) 
     later = f"Retry in {QUICK['LEASE']:.1f}s"
     before = chapter.log("mail", 10**6).count(later)
     chapter.mailbox.set(delay=0.1)
-    job = ask(chapter, "POST", "/newsletters", LETTER | {"recipients": lab.addresses(30)}).json()[
-        "id"
-    ]
+    letter = LETTER | {"recipients": lab.addresses(30)}
+    job = ask(chapter, "POST", "/newsletters", letter).json()["id"]
     chapter.mailbox.wait_for(3, timeout=20)
     with silent(chapter), Celery(broker=chapter.redis_url) as celery:
         celery.send_task("newsletter", [job], queue="mail")

@@ -18,7 +18,7 @@ import pytest
 import requests
 
 import lab
-from lab import experiments, results, run
+from lab import experiments, faults, results, run, waiting
 from lab.chapters import PORTS, Chapter, free_ports, gunicorn, is_ours, read_procfile
 from lab.waiting import wait_until
 
@@ -218,6 +218,41 @@ def test_an_unknown_fault_is_refused(running: Chapter) -> None:
         running.mailbox.set(colour="red")
     with pytest.raises(ValueError, match="delay"):
         running.mailbox.set(delay=-1)
+
+
+# --- Waiting --------------------------------------------------------------------------
+
+
+def test_a_wait_ends_when_it_is_so_and_is_given_up_in_time() -> None:
+    answers = [False, False, True]
+    wait_until(lambda: answers.pop(0), timeout=20)
+    assert answers == []
+    begun = time.monotonic()
+    with pytest.raises(lab.LabError, match=r"within 0\.3 s"):
+        wait_until(lambda: False, timeout=0.3)
+    assert 0.3 <= time.monotonic() - begun < 20
+
+
+def test_the_longer_a_wait_the_rarer_the_questions() -> None:
+    waited = (0, 0.4, 1, 4, 600)
+    assert [waiting.pause(seconds) for seconds in waited] == [0.02, 0.02, 0.05, 0.2, 0.2]
+
+
+@pytest.mark.parametrize(("statuses", "asked"), [([503, 503, 200], 3), ([404, 200], 1)])
+def test_only_503_means_to_ask_again(statuses: list[int], asked: int) -> None:
+    answers = [job_answer(status, "") for status in statuses]
+    given: list[requests.Response] = []
+
+    def ask() -> requests.Response:
+        given.append(answers[len(given)])
+        return given[-1]
+
+    if 404 in statuses:
+        with pytest.raises(requests.HTTPError, match="404"):
+            faults.served(ask)
+    else:
+        assert faults.served(ask).status_code == 200
+    assert len(given) == asked
 
 
 # --- Loading --------------------------------------------------------------------------
